@@ -1,0 +1,1 @@
+"""A submission kit for Kaggle's Digit Recognizer competition."""

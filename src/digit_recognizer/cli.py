@@ -1,0 +1,125 @@
+"""Verbs → calls: the command line, and the one place where errors become a line and an exit status."""
+
+import argparse
+import os
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from digit_recognizer import recipe as recipes
+from digit_recognizer import submission
+from digit_recognizer.errors import BadInput, KitError
+from digit_recognizer.recipe import Recipe
+
+Story = Callable[[Recipe, Path | None], None]
+ROOT = Path(__file__).parents[2]
+REPORT = Path("runs") / "error.log"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one verb and give its exit status: 0 well, 1 failed, 2 bad input, 130 interrupted."""
+    parser = _Parser(prog="python -m digit_recognizer", description="A submission kit for Kaggle's Digit Recognizer.")
+    verbs = parser.add_subparsers(required=True, metavar="verb", parser_class=_Parser)
+    run = verbs.add_parser("run", help="train an ensemble, score it, write and check a submission")
+    _add_run_options(run)
+    run.set_defaults(call=lambda given: _run(_story(), given))
+    check = verbs.add_parser("check", help="check a submission file and name every fault by line")
+    check.add_argument("--file", type=Path, required=True, help="the submission file")
+    check.add_argument(
+        "--rows", type=int, help=f"rows of its test file (default: its run's, or the competition's {submission.ROWS:,})"
+    )
+    check.set_defaults(call=_check)
+    return _guarded(lambda: _call(parser, words))
+
+
+def script(story: Story, words: Sequence[str] | None = None) -> int:
+    """Run ``kernel.py``'s story from its own command line, which is that of the verb ``run``."""
+    parser = _Parser(prog="kernel.py", description=sys.modules["__main__"].__doc__, formatter_class=_Formatter)
+    _add_run_options(parser)
+    parser.set_defaults(call=lambda given: _run(story, given))
+    return _guarded(lambda: _call(parser, words))
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the words in one line, as all other errors are said."""
+
+    def error(self, message: str) -> Any:
+        raise BadInput(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def _call(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
+    given = parser.parse_args(words)
+    return int(given.call(given) or 0)
+
+
+def _guarded(call: Callable[[], int]) -> int:
+    try:
+        return call()
+    except KitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("\ninterrupted; trained members are kept, and the same command goes on from them", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        where = _report(traceback.format_exc())
+        print(f"error: this should not happen: {type(error).__name__}: {error}{where}", file=sys.stderr)
+        return 1
+
+
+def _report(text: str) -> str:
+    """Keep a traceback for whoever mends it, away from the user's eyes."""
+    try:
+        REPORT.parent.mkdir(exist_ok=True)
+        REPORT.write_text(text, encoding="utf-8")
+    except OSError:
+        return ""
+    return f"; the details are in {REPORT}"
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="folder or zip of the competition's files (default: data/, else the sample)")
+    parser.add_argument("--recipe", default="standard", help=f"{', '.join(recipes.RECIPES)} (default: standard)")
+    group = parser.add_argument_group("single fields of the recipe")
+    for setting in recipes.settings():
+        group.add_argument(f"--{setting.name.replace('_', '-')}", type=setting.type, help=setting.metadata["help"])  # type: ignore[arg-type]
+
+
+def _run(story: Story, given: argparse.Namespace) -> None:
+    fields = {s.name: value for s in recipes.settings() if (value := getattr(given, s.name)) is not None}
+    story(recipes.named(given.recipe).changed(**fields), given.data)
+
+
+def _story() -> Story:
+    kernel = ROOT / "kernel.py"
+    if not kernel.exists():
+        raise KitError(f"{kernel}: not found; the verb run needs the whole repository, not the installed package alone")
+    story: Story = runpy.run_path(str(kernel))["main"]
+    return story
+
+
+def _check(given: argparse.Namespace) -> int:
+    rows = given.rows or _rows_of_run(given.file) or submission.ROWS
+    faults = submission.check(given.file, rows)
+    if faults:
+        print("\n".join(f"{given.file}, {fault}" for fault in faults), file=sys.stderr)
+        return BadInput.status
+    print(f"{given.file}: good, {rows:,} rows of ImageId,Label")
+    return 0
+
+
+def _rows_of_run(file: Path) -> int | None:
+    from digit_recognizer import files
+
+    note = file.parent.parent / "runs" / file.stem / "run.json"
+    return int(files.read_json(note)["test_rows"]) if note.exists() else None

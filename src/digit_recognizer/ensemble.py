@@ -1,0 +1,189 @@
+"""Train the members of a run that are missing, and blend what they say."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from digit_recognizer import files, score
+from digit_recognizer.data import Data
+from digit_recognizer.folds import Split
+from digit_recognizer.progress import Progress
+from digit_recognizer.recipe import Recipe
+from digit_recognizer.runs import Run
+from digit_recognizer.score import Score
+
+Probabilities = npt.NDArray[np.float32]
+RECORD = "member.json"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a run is worth, by rows that the scored network was not trained on.
+
+    Attributes:
+        oof: single members, each on the rows it left out. Those rows chose its checkpoint, so this is a little too good.
+        oof_last_epoch: the same at the last epoch, which nothing chose.
+        holdout: the blend on the holdout, which nobody trained on or chose by; None without a holdout.
+        holdout_members: each member alone on the holdout.
+        confusion: integers (10, 10), labels down and answers across, on the holdout, or out of fold where there is none.
+    """
+
+    oof: Score
+    oof_last_epoch: Score
+    holdout: Score | None
+    holdout_members: tuple[Score, ...]
+    confusion: npt.NDArray[np.intp]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain lists and numbers."""
+        return asdict(self) | {"confusion": self.confusion.tolist()}
+
+    def __str__(self) -> str:
+        lines = [
+            f"out-of-fold, single members: {self.oof}",
+            "  a little too good, since these rows chose each member's checkpoint;",
+            f"  at the last epoch, which nothing chose: {self.oof_last_epoch}",
+        ]
+        if self.holdout:
+            alone = np.mean([member.accuracy for member in self.holdout_members])
+            lines += [
+                f"holdout, blend of {len(self.holdout_members)}: {self.holdout}",
+                f"  nobody trained on these rows or chose by them; a member alone has {alone:.5f} on average",
+            ]
+        else:
+            lines.append("no holdout, so the blend has no score of its own; it is better than its members as a rule")
+        where = "the holdout" if self.holdout else "the rows out of fold"
+        return "\n".join([*lines, f"confusion on {where} (label down, answer across):", score.table(self.confusion)])
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The probabilities of an ensemble.
+
+    Attributes:
+        oof: float32 (n, 10), out-of-fold: each row's mean over the members that left it out; NaN where there is none.
+        holdout: float32 (h, 10), the mean over all members on the holdout's rows.
+        test: float32 (m, 10), the mean over all members on the test rows.
+        records: what each member noted of itself.
+    """
+
+    oof: Probabilities
+    holdout: Probabilities
+    test: Probabilities
+    records: tuple[dict[str, Any], ...]
+
+
+def train(recipe: Recipe, data: Data, split: Split, run: Run) -> None:
+    """Train each member that the run has not yet; each is kept as soon as it is done.
+
+    Raises:
+        BadInput: the run's folder cannot be written.
+    """
+    progress = Progress(recipe.members, recipe.epochs)
+    for index in range(recipe.members):
+        if (run.member(index) / RECORD).exists():
+            progress.kept(index)
+            continue
+        progress.member(index)
+        with files.explained(run.folder):
+            _train_member(recipe, data, split, index, run.member(index), progress)
+
+
+def member_seed(seed: int, index: int) -> int:
+    """The seed of member ``index``, 32 bits, unlike those of its neighbours under any recipe's seed."""
+    return int(np.random.SeedSequence((seed, 1 << 16, index)).generate_state(1)[0])
+
+
+def _train_member(recipe: Recipe, data: Data, split: Split, index: int, folder: Path, progress: Progress) -> None:
+    from digit_recognizer import member  # TensorFlow comes in here, after the data have been found good
+
+    fold, seed = split.folds[index], member_seed(recipe.seed, index)
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = member.train(
+        recipe,
+        data.images[fold.train],
+        data.labels[fold.train],
+        data.images[fold.out],
+        data.labels[fold.out],
+        seed=seed,
+        checkpoint=folder / "network.keras",
+        watcher=progress,
+    )
+    errors = {}
+    for name, rows in (("fold", fold.out), ("holdout", split.holdout)):
+        probabilities = member.probabilities(trained.network, data.images[rows])
+        errors[name] = score.errors(data.labels[rows], probabilities)
+        _save(folder / f"{name}.npy", probabilities)
+    _save(folder / "test.npy", member.probabilities(trained.network, data.test_images))
+    files.write_json(folder / "history.json", trained.history)
+    at_last_epoch = 1 - trained.history["val_accuracy"][-1]
+    record = {
+        "member": index,
+        "seed": seed,
+        "train_rows": len(fold.train),
+        "fold_rows": len(fold.out),
+        "best_epoch": trained.best_epoch,
+        "fold_errors": errors["fold"],
+        "fold_errors_at_last_epoch": round(at_last_epoch * len(fold.out)),
+        "holdout_errors": errors["holdout"],
+    }
+    files.write_json(folder / RECORD, record)
+
+
+def blend(run: Run, split: Split, *, rows: int) -> Blend:
+    """Average the members' probabilities, and leave the averages in the run's folder.
+
+    Args:
+        run: a run whose members are all trained.
+        split: the split they were trained by.
+        rows: rows of the training table.
+    """
+    folders = [run.member(index) for index in range(len(split.folds))]
+    total, times = np.zeros((rows, 10)), np.zeros((rows, 1))
+    for fold, folder in zip(split.folds, folders, strict=True):
+        total[fold.out] += _load(folder / "fold.npy")
+        times[fold.out] += 1
+    with np.errstate(invalid="ignore"):
+        oof = (total / times).astype(np.float32)
+    holdout, test = (
+        np.mean([_load(folder / f"{name}.npy") for folder in folders], axis=0, dtype=np.float64).astype(np.float32)
+        for name in ("holdout", "test")
+    )
+    for name, probabilities in (("oof", oof), ("holdout", holdout), ("test", test)):
+        _save(run.folder / f"{name}.npy", probabilities)
+    return Blend(oof, holdout, test, tuple(files.read_json(folder / RECORD) for folder in folders))
+
+
+def scores(blended: Blend, split: Split, labels: npt.NDArray[np.uint8]) -> Scores:
+    """Score an ensemble against the training labels, uint8 (n,)."""
+    records = blended.records
+    rows = sum(record["fold_rows"] for record in records)
+    scored = np.flatnonzero(~np.isnan(blended.oof[:, 0]))
+    oof, last = (
+        score.score(sum(record[errors] for record in records), rows, distinct=len(scored))
+        for errors in ("fold_errors", "fold_errors_at_last_epoch")
+    )
+    held = labels[split.holdout]
+    if not len(held):
+        return Scores(oof, last, None, (), score.confusion(labels[scored], blended.oof[scored]))
+    return Scores(
+        oof,
+        last,
+        holdout=score.score(score.errors(held, blended.holdout), len(held)),
+        holdout_members=tuple(score.score(record["holdout_errors"], len(held)) for record in records),
+        confusion=score.confusion(held, blended.holdout),
+    )
+
+
+def _save(path: Path, probabilities: Probabilities) -> None:
+    with files.replacing(path) as part, part.open("wb") as out:
+        np.save(out, probabilities)
+
+
+def _load(path: Path) -> Probabilities:
+    with files.explained(path):
+        probabilities: Probabilities = np.load(path)
+    return probabilities

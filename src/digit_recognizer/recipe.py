@@ -1,0 +1,89 @@
+"""What to train: one frozen record, and the recipes that have a name."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from digit_recognizer.errors import BadInput
+
+
+def _setting(text: str, low: float, high: float, default: float | None = None) -> Any:
+    """A field with its help text and the closed range that its value must lie in."""
+    metadata = {"help": text, "range": (low, high)}
+    return field(metadata=metadata) if default is None else field(metadata=metadata, default=default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what is trained; two equal recipes on the same data give the same members.
+
+    Raises:
+        BadInput: a field outside its range.
+    """
+
+    name: str
+    network: str = field(metadata={"help": "network, by its name in networks.py"})
+    members: int = _setting("networks to train", 1, 1000)
+    folds: int = _setting("stratified folds; member i leaves out fold i modulo this number", 2, 100)
+    epochs: int = _setting("passes over the training rows for each member", 1, 10000)
+    holdout: float = _setting("fraction of the rows that no member and no checkpoint sees", 0, 0.5, 0.1)
+    batch_size: int = _setting("images in a training step", 1, 65536, 128)
+    learning_rate: float = _setting("peak of the one-cycle learning rate", 1e-8, 10, 2e-3)
+    warmup: float = _setting("fraction of the steps in which the rate climbs to its peak", 0, 0.9, 0.2)
+    weight_decay: float = _setting("AdamW's decoupled weight decay", 0, 1, 0.01)
+    dropout: float = _setting("fraction of activations dropped at each of the network's dropout layers", 0, 0.95, 0.2)
+    rotation: float = _setting("augmentation: largest rotation, degrees either way", 0, 180, 10)
+    zoom: float = _setting("augmentation: largest change of height and of width, as a fraction", 0, 0.9, 0.1)
+    shift: float = _setting("augmentation: largest shift, as a fraction of the side", 0, 1, 0.1)
+    shear: float = _setting("augmentation: largest shear, degrees either way", 0, 60, 0)
+    seed: int = _setting("seed of the folds and of every member", 0, 2**32 - 1, 0)
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            if "range" not in setting.metadata:
+                continue
+            low, high = setting.metadata["range"]
+            value = getattr(self, setting.name)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise BadInput(f"recipe, {setting.name}: expected a number from {low:g} to {high:g}, found {value:g}")
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that two recipes share if they train the same thing."""
+        content = dataclasses.asdict(self) | {"name": ""}
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+    def changed(self, **fields: Any) -> "Recipe":
+        """Give this recipe with some fields replaced."""
+        return dataclasses.replace(self, **fields)
+
+    def __str__(self) -> str:
+        named = RECIPES.get(self.name, self)
+        changes = [f"{f.name}={value}" for f in dataclasses.fields(self)
+                   if (value := getattr(self, f.name)) != getattr(named, f.name)]  # fmt: skip
+        return f"{self.name} with {', '.join(changes)}" if changes else self.name
+
+
+def settings() -> list[dataclasses.Field[Any]]:
+    """The fields of a recipe that can be set one by one, each with its help text in ``metadata["help"]``."""
+    return [setting for setting in dataclasses.fields(Recipe) if setting.name != "name"]
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="quick", network="bn-conv", members=2, folds=4, epochs=6),
+        Recipe(name="standard", network="bn-conv", members=5, folds=5, epochs=12),
+        Recipe(name="best", network="bn-conv", members=10, folds=10, epochs=30),
+    )
+}
+
+
+def named(name: str) -> Recipe:
+    """Give the recipe of that name; ``BadInput`` where there is none."""
+    if name not in RECIPES:
+        raise BadInput(f"recipe: expected one of {', '.join(RECIPES)}, found {name!r}")
+    return RECIPES[name]
