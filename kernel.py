@@ -16,7 +16,7 @@ except ModuleNotFoundError as missing:
 
 
 def main(recipe: Recipe, given: Path | None) -> None:
-    """Train `recipe` on the data `given`, or on those in data/, or on the bundled sample, and write a checked submission."""
+    """Train `recipe` on the data `given` (else data/, else the bundled sample) and write a checked submission."""
     home = Path.cwd()
     digits = data.read(given, default=home / "data", cache=home / "runs" / "cache")
     print(f"data: {digits}")

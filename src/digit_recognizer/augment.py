@@ -25,9 +25,7 @@ class RandomWarp(keras.layers.Layer):
         seed: of the layer's own random stream.
     """
 
-    def __init__(
-        self, *, rotation: float, zoom: float, shift: float, shear: float, seed: int, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, rotation: float, zoom: float, shift: float, shear: float, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rotation, self.zoom, self.shift, self.shear, self.seed = rotation, zoom, shift, shear, seed
         self.random = keras.random.SeedGenerator(seed)
@@ -55,4 +53,5 @@ class RandomWarp(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """What the layer can be made again from."""
         names = ("rotation", "zoom", "shift", "shear", "seed")
-        return super().get_config() | {name: getattr(self, name) for name in names}
+        config: dict[str, Any] = super().get_config()
+        return config | {name: getattr(self, name) for name in names}

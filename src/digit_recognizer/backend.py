@@ -1,6 +1,6 @@
 """Start Keras: the one door through which it, and TensorFlow behind it, come in.
 
-Its start-up talk (which instructions it uses, which GPU it did not find) is held back; whatever else it says is passed on.
+Its start-up talk (which instructions it uses, which GPU it did not find) is held back; all else is passed on.
 """
 
 import os
@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _CHATTER = re.compile(
-    rb"All log messages before absl::InitializeLog|oneDNN custom operations|Could not find cuda drivers|"
-    rb"cuda_platform\.cc|cudart_stub\.cc|cuda_dso_loader|This TensorFlow binary is optimized|To enable the following instr|"
-    rb"Unable to register cu|computation_placer|Could not find TensorRT|NUMA node|Created device|gpu_device\.cc"
+    rb"All log messages before absl::InitializeLog|oneDNN custom operations|Could not find cuda drivers"
+    rb"|cuda_platform\.cc|cudart_stub\.cc|cuda_dso_loader|This TensorFlow binary is optimized"
+    rb"|To enable the following instructions|Unable to register cu|computation_placer|Could not find TensorRT"
+    rb"|NUMA node|Created device|gpu_device\.cc"
 )
 
 

@@ -88,11 +88,13 @@ def _report(text: str) -> str:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, help="folder or zip of the competition's files (default: data/, else the sample)")
+    parser.add_argument(
+        "--data", type=Path, help="folder or zip of the competition's files (default: data/, else the sample)"
+    )
     parser.add_argument("--recipe", default="standard", help=f"{', '.join(recipes.RECIPES)} (default: standard)")
     group = parser.add_argument_group("single fields of the recipe")
     for setting in recipes.settings():
-        group.add_argument(f"--{setting.name.replace('_', '-')}", type=setting.type, help=setting.metadata["help"])  # type: ignore[arg-type]
+        group.add_argument(f"--{setting.name.replace('_', '-')}", type=setting.type, help=setting.metadata["help"])
 
 
 def _run(story: Story, given: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """Find and read the competition's files: CSV, gzip or zip → uint8 images and labels.
 
-``train.csv`` is a header ``label,pixel0,…,pixel783`` and a row an image; ``test.csv`` is the same without the label. Pixels
-are integers from 0 (paper) to 255 (ink), row by row. Reading is strict: whatever is not exactly that is refused, with file,
-line and column.
+``train.csv`` is a header ``label,pixel0,…,pixel783`` and a row an image; ``test.csv`` is the same without the label.
+Pixels are integers from 0 (paper) to 255 (ink), row by row. Reading is strict: whatever is not exactly that is refused,
+with file, line and column.
 """
 
 import csv
@@ -14,6 +14,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,15 @@ class Data:
         return f"{self.source}: {rows}"
 
 
+class _Arrays(NamedTuple):
+    """A cache entry."""
+
+    images: Bytes
+    labels: Bytes
+    test_images: Bytes
+    fingerprint: npt.NDArray[np.str_]
+
+
 def read(given: Path | None, *, default: Path, cache: Path) -> Data:
     """Read training and test data from the first place that has them.
 
@@ -92,25 +102,17 @@ def read(given: Path | None, *, default: Path, cache: Path) -> Data:
             tables = dict(zip(COLUMNS, pool.map(_table, (test, train), COLUMNS), strict=True))
             images, labels = tables["train"][:, 1:].reshape(-1, SIDE, SIDE), tables["train"][:, 0].copy()
             test_images = tables["test"].reshape(-1, SIDE, SIDE)
-            fingerprint = np.array(_fingerprint(images, labels, test_images))
+            arrays = _Arrays(images, labels, test_images, np.array(_fingerprint(images, labels, test_images)))
             with files.replacing(cached) as part, part.open("wb") as out:
-                np.savez(out, images=images, labels=labels, test_images=test_images, fingerprint=fingerprint)
-            arrays = {"images": images, "labels": labels, "test_images": test_images, "fingerprint": fingerprint}
-    return Data(
-        images=arrays["images"],
-        labels=arrays["labels"],
-        test_images=arrays["test_images"],
-        source=place,
-        sample=sample,
-        fingerprint=str(arrays["fingerprint"]),
-    )
+                np.savez(out, allow_pickle=False, **arrays._asdict())
+    return Data(*arrays[:3], source=place, sample=sample, fingerprint=str(arrays.fingerprint))
 
 
 def write_sample(folder: Path) -> None:
     """Write scikit-learn's 1,797 digits of 8×8 pixels as ``train.csv`` and ``test.csv`` of the competition's form.
 
-    They are enlarged to 20×20 and centred in 28×28, as the competition's own digits are. Every fifth goes to the test file.
-    The digits are E. Alpaydın and C. Kaynak's (UCI, 1998); they share nothing with the competition's.
+    They are enlarged to 20×20 and centred in 28×28, as the competition's own digits are; every fifth goes to the test
+    file. The digits are E. Alpaydın and C. Kaynak's (UCI, 1998); they share nothing with the competition's.
     """
     if all((folder / name).exists() for name in ("train.csv", "test.csv", SAMPLE_MARK)):
         return
@@ -121,7 +123,9 @@ def write_sample(folder: Path) -> None:
     large = zoom(digits.images * (255 / 16), (1, 2.5, 2.5), order=3, grid_mode=True, mode="nearest")
     pixels = np.pad(large.clip(0, 255).round().astype(np.uint8), ((0, 0), (4, 4), (4, 4))).reshape(-1, SIDE * SIDE)
     in_test = np.arange(len(pixels)) % 5 == 4
-    note = "scikit-learn's bundled digits in the competition's form, to try the kit with; not the competition's files.\n"
+    note = (
+        "scikit-learn's bundled digits in the competition's form, to try the kit with; not the competition's files.\n"
+    )
     files.write_bytes(folder / SAMPLE_MARK, note.encode())
     for name, rows in (
         ("train", np.column_stack((digits.target, pixels))[~in_test]),
@@ -173,7 +177,7 @@ def parse(text: bytes, table: str, file: str) -> Bytes:
 
 
 def _parse_plain(chunk: bytes, columns: int, line_end: bytes) -> Bytes | None:
-    """Parse whole rows of one- to three-digit fields with array operations; None where there is anything else in them."""
+    """Parse whole rows of one- to three-digit fields with array operations; None where anything else is in them."""
     characters = np.frombuffer(chunk, np.uint8)
     digits = characters - np.uint8(ord("0"))
     at = np.flatnonzero(digits > 9)
@@ -200,7 +204,7 @@ def _parse_plain(chunk: bytes, columns: int, line_end: bytes) -> Bytes | None:
 
 
 def _parse_any(chunk: bytes, line: int, table: str, file: str) -> Bytes:
-    """Parse whole rows field by field, quoted or padded ones too; refuse the first fault, counting lines from ``line``."""
+    """Parse whole rows, the first on ``line``, field by field, quoted or padded ones too; refuse the first fault."""
     names = COLUMNS[table]
     rows = csv.reader(io.StringIO(_decode(chunk, line, file), newline=""))
     parsed = []
@@ -213,9 +217,8 @@ def _parse_any(chunk: bytes, line: int, table: str, file: str) -> Bytes:
                 limit = CLASSES - 1 if name == "label" else 255
                 digits = field.strip()
                 if not (digits.isascii() and digits.isdecimal() and len(digits) <= 9 and int(digits) <= limit):
-                    raise BadInput(
-                        f"{file}, line {line}, column {name}: expected an integer from 0 to {limit}, found {_shown(field)}"
-                    )
+                    expected = f"expected an integer from 0 to {limit}"
+                    raise BadInput(f"{file}, line {line}, column {name}: {expected}, found {_shown(field)}")
             parsed.append(np.array([int(field) for field in row], np.uint8))
             line += 1
     except csv.Error as error:
@@ -269,7 +272,9 @@ def _candidates(folder: Path, name: str) -> list[Path]:
 def _locate(place: Path, name: str) -> Path:
     with files.explained(place):
         if not place.exists():
-            raise BadInput(f"{place}: no such file or folder; expected a folder with train.csv and test.csv, or {ARCHIVE}")
+            raise BadInput(
+                f"{place}: no such file or folder; expected a folder with train.csv and test.csv, or {ARCHIVE}"
+            )
         if place.is_dir():
             next(place.iterdir(), None)
             found = _candidates(place, name)
@@ -277,7 +282,9 @@ def _locate(place: Path, name: str) -> Path:
                 raise BadInput(f"{place}: no {name}.csv in it; expected {name}.csv, {name}.csv.gz or {ARCHIVE}")
             return found[0]
     if not zipfile.is_zipfile(place):
-        raise BadInput(f"{place}: expected a folder or a whole zip, found another or a truncated file; download it again")
+        raise BadInput(
+            f"{place}: expected a folder or a whole zip, found another or a truncated file; download it again"
+        )
     return place
 
 
@@ -304,7 +311,9 @@ def _text(path: Path, member: str) -> bytes:
             names = archive.namelist()
             for name in names:
                 if name.startswith(("/", "\\")) or PureWindowsPath(name).drive or ".." in PureWindowsPath(name).parts:
-                    raise BadInput(f"{path}: member {name!r} points outside the folder; download the zip from Kaggle again")
+                    raise BadInput(
+                        f"{path}: member {name!r} points outside the folder; download the zip from Kaggle again"
+                    )
             found = [name for name in names if PurePosixPath(name).name == member and "__MACOSX" not in name]
             if len(found) != 1:
                 raise BadInput(f"{path}: expected one {member} in it, found {len(found)} among {len(names)} members")
@@ -315,11 +324,11 @@ def _text(path: Path, member: str) -> bytes:
         raise BadInput(f"{path}: cannot be unpacked ({error}); download it again") from error
 
 
-def _from_cache(path: Path) -> dict[str, npt.NDArray[np.generic]] | None:
+def _from_cache(path: Path) -> _Arrays | None:
     """Load a cache entry; None where there is none or it is damaged, since it can be made again."""
     try:
         with np.load(path) as entry:
-            return {name: entry[name] for name in ("images", "labels", "test_images", "fingerprint")}
+            return _Arrays(*(entry[name] for name in _Arrays._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 

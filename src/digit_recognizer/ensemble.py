@@ -24,11 +24,11 @@ class Scores:
     """What a run is worth, by rows that the scored network was not trained on.
 
     Attributes:
-        oof: single members, each on the rows it left out. Those rows chose its checkpoint, so this is a little too good.
+        oof: single members, each on the rows it left out; a little too good, since those rows chose its checkpoint.
         oof_last_epoch: the same at the last epoch, which nothing chose.
         holdout: the blend on the holdout, which nobody trained on or chose by; None without a holdout.
         holdout_members: each member alone on the holdout.
-        confusion: integers (10, 10), labels down and answers across, on the holdout, or out of fold where there is none.
+        confusion: integers (10, 10), labels down and answers across, on the holdout, else out of fold.
     """
 
     oof: Score
@@ -149,7 +149,7 @@ def blend(run: Run, split: Split, *, rows: int) -> Blend:
     with np.errstate(invalid="ignore"):
         oof = (total / times).astype(np.float32)
     holdout, test = (
-        np.mean([_load(folder / f"{name}.npy") for folder in folders], axis=0, dtype=np.float64).astype(np.float32)
+        np.asarray(np.mean([_load(folder / f"{name}.npy") for folder in folders], axis=0, dtype=np.float64), np.float32)
         for name in ("holdout", "test")
     )
     for name, probabilities in (("oof", oof), ("holdout", holdout), ("test", test)):

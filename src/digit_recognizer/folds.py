@@ -56,7 +56,7 @@ def split(labels: npt.NDArray[np.uint8], *, folds: int, members: int, holdout: f
             rows, held = train_test_split(rows, test_size=holdout, stratify=labels, random_state=seed)
         except ValueError as error:
             raise BadInput(
-                f"training data: {len(labels)} rows are too few for a holdout of {holdout:g}; give more, or set holdout to 0"
+                f"training data: {len(labels)} rows are too few for a holdout of {holdout:g}; give more or set it to 0"
             ) from error
         rows, held = np.sort(rows), np.sort(held)
         counts = np.bincount(labels[rows], minlength=10)

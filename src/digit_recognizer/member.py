@@ -65,9 +65,7 @@ def train(
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     network = networks.build(recipe.network, dropout=recipe.dropout)
-    warp = RandomWarp(
-        rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift, shear=recipe.shear, seed=seed
-    )
+    warp = RandomWarp(rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift, shear=recipe.shear, seed=seed)
     trainer = keras.Sequential([keras.Input((28, 28, 1)), warp, network])
     steps = recipe.epochs * -(-len(images) // recipe.batch_size)
     trainer.compile(

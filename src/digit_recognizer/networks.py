@@ -12,8 +12,8 @@ layers = keras.layers
 def bn_conv(dropout: float) -> list[Any]:
     """Seven convolutions, strides in place of pooling; 327 k weights, 15 M multiply-adds an image.
 
-    The layout of C. Deotte's "25 Million Images! [0.99757] MNIST" (Kaggle, 2018): each convolution is followed by ReLU and
-    batch normalisation, in this order.
+    The layout of C. Deotte's "25 Million Images! [0.99757] MNIST" (Kaggle, 2018): each convolution is followed by ReLU
+    and batch normalisation, in this order.
     """
 
     def convolution(filters: int, kernel: int, **kwargs: Any) -> list[Any]:

@@ -52,11 +52,8 @@ class Progress:
         best = figures["val_loss"] < self._least
         self._least = min(self._least, figures["val_loss"])
         start = "\r\x1b[K" if self._moving else ""
-        print(
-            f"{start}{self._where(epoch)}  loss {figures['loss']:.4f}  "
-            f"fold: loss {figures['val_loss']:.4f}{'*' if best else ' '} accuracy {figures['val_accuracy']:.4f}{self._left(0)}",
-            flush=True,
-        )
+        fold = f"loss {figures['val_loss']:.4f}{'*' if best else ' '} accuracy {figures['val_accuracy']:.4f}"
+        print(f"{start}{self._where(epoch)}  loss {figures['loss']:.4f}  fold: {fold}{self._left(0)}", flush=True)
 
     def _where(self, epoch: int) -> str:
         width = len(str(self._epochs))

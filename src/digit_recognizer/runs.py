@@ -1,12 +1,12 @@
 """A run's folder: who made it, from what, and what it holds.
 
-    runs/<run>/
-        run.json           recipe, data, versions, commit, machine, when
-        members/00/        network.keras (the checkpoint), history.json, member.json,
-                           fold.npy, holdout.npy, test.npy (probabilities)
-        oof.npy            float32 (n, 10): out-of-fold probabilities, NaN where no member left the row out
-        holdout.npy, test.npy   float32 (·, 10): the blend's probabilities
-        scores.json        written last: a run without it is not finished and is gone on with
+runs/<run>/
+    run.json           recipe, data, versions, commit, machine, when
+    members/00/        network.keras (the checkpoint), history.json, member.json,
+                       fold.npy, holdout.npy, test.npy (probabilities)
+    oof.npy            float32 (n, 10): out-of-fold probabilities, NaN where no member left the row out
+    holdout.npy, test.npy   float32 (·, 10): the blend's probabilities
+    scores.json        written last: a run without it is not finished and is gone on with
 """
 
 import dataclasses

@@ -28,9 +28,8 @@ class Score:
     high: float
 
     def __str__(self) -> str:
-        return (
-            f"{self.errors:,} of {self.rows:,} rows wrong, accuracy {self.accuracy:.5f} (95 %: {self.low:.5f} to {self.high:.5f})"
-        )
+        interval = f"95 %: {self.low:.5f} to {self.high:.5f}"
+        return f"{self.errors:,} of {self.rows:,} rows wrong, accuracy {self.accuracy:.5f} ({interval})"
 
 
 def score(errors: int, rows: int, *, distinct: int | None = None) -> Score:

@@ -1,7 +1,7 @@
 """Write the submission file, and check one: ``ImageId,Label``, ids from 1, a digit each."""
 
-import itertools
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ def check(path: Path, rows: int = ROWS) -> list[str]:
         rows: how many rows the test file has.
 
     Returns:
-        A text for each fault, with its line; lines in a row with the same fault share one text.
+        A text for each fault, with its line; lines in a row with the same kind of fault share one text.
 
     Raises:
         BadInput: the file cannot be read.
@@ -43,59 +43,67 @@ def check(path: Path, rows: int = ROWS) -> list[str]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        return [f"line {line}: expected UTF-8 text, found byte 0x{content[error.start]:02x}"]
-    if not text.strip():
-        return [f"line 1: expected the header {HEADER}, found nothing"]
-    ends = "\r\n" if text.partition("\n")[0].endswith("\r") else "\n"
+        at = content.count(b"\n", 0, error.start) + 1
+        return [f"line {at}: expected UTF-8 text, found byte 0x{content[error.start]:02x}"]
     lines = text.split("\n")
-    if lines[-1] == "":
+    if len(lines) > 1 and lines[-1] == "":
         lines.pop()
+    returned = lines[0].endswith("\r")
     faults = []
     for number, line in enumerate(lines, start=1):
-        whole = line.endswith("\r") == (ends == "\r\n") or (number == len(lines) and not text.endswith("\n"))
-        if not whole:
-            faults.append((number, f"expected the line end of line 1, {ends!r}, found another"))
-        fault = _fault(number, line.removesuffix("\r"), rows)
-        if fault:
-            faults.append((number, fault))
-    found = len(lines) - 1
-    if found < rows:
-        faults.append((len(lines) + 1, f"expected {rows:,} rows, found the end of the file after {found:,}"))
+        if line.endswith("\r") != returned and (number < len(lines) or text.endswith("\n")):
+            faults.append(_Fault(number, "line end", f"the line end of line 1, {_end(returned)}", _end(not returned)))
+        faults += _faults_of_line(number, line.removesuffix("\r"), rows)
+    if len(lines) <= rows:
+        faults.append(_Fault(len(lines) + 1, "end", f"{rows:,} rows", f"the end of the file after {len(lines) - 1:,}"))
     return _merged(faults)
 
 
-def _fault(number: int, line: str, rows: int) -> str | None:
+class _Fault(NamedTuple):
+    line: int
+    kind: str
+    expected: str
+    found: str
+
+
+def _faults_of_line(number: int, line: str, rows: int) -> list[_Fault]:
     if number == 1:
-        return None if line == HEADER else f"expected the header {HEADER}, found {_shown(line)}"
+        return [] if line == HEADER else [_Fault(number, "header", f"the header {HEADER}", _shown(line))]
     if number - 1 > rows:
-        return f"expected the end of the file after {rows:,} rows, found more"
-    if not line.strip():
-        return "expected an id and a label, found a blank line"
+        return [_Fault(number, "surplus", f"the end of the file after {rows:,} rows", _shown(line))]
     fields = line.split(",")
     if len(fields) != 2:
-        return f"expected an id and a label, found {_count(len(fields))}"
+        return [_Fault(number, "fields", "an id and a label", _shown(line))]
+    faults = []
     image, label = fields
     if image != str(number - 1):
-        return f"expected ImageId {number - 1}, found {_shown(image)}"
+        faults.append(_Fault(number, "id", f"ImageId {number - 1}", _shown(image)))
     if not (len(label) == 1 and label in "0123456789"):
-        return f"expected a Label from 0 to 9, found {_shown(label)}"
-    return None
-
-
-def _count(fields: int) -> str:
-    return "1 field" if fields == 1 else f"{fields} fields"
+        faults.append(_Fault(number, "label", "a Label from 0 to 9", _shown(label)))
+    return faults
 
 
 def _shown(field: str) -> str:
-    return repr(field if len(field) <= 40 else field[:40] + "…") if field else "nothing"
+    return repr(field if len(field) <= 40 else field[:40] + "…") if field.strip() else "nothing"
 
 
-def _merged(faults: list[tuple[int, str]]) -> list[str]:
-    """Join faults of the same text on consecutive lines."""
+def _end(returned: bool) -> str:
+    return "CRLF" if returned else "LF"
+
+
+def _merged(faults: list[_Fault]) -> list[str]:
+    """Join faults of one kind on consecutive lines, and tell them in the order of their first lines."""
+    spans: list[tuple[_Fault, int]] = []
+    open_spans: dict[str, int] = {}  # kind → its last span
+    for fault in faults:
+        at = open_spans.get(fault.kind)
+        if at is not None and spans[at][1] == fault.line - 1:
+            spans[at] = (spans[at][0], fault.line)
+        else:
+            open_spans[fault.kind] = len(spans)
+            spans.append((fault, fault.line))
     texts = []
-    for text, group in itertools.groupby(enumerate(sorted(faults)), key=lambda at: (at[1][1], at[1][0] - at[0])):
-        numbers = [number for _, (number, _) in group]
-        first, last = numbers[0], numbers[-1]
-        texts.append(f"line {first}: {text[0]}" if first == last else f"lines {first} to {last}: {text[0]}")
+    for first, last in spans:
+        where, which = (f"line {first.line}", "") if last == first.line else (f"lines {first.line} to {last}", "first ")
+        texts.append(f"{where}: {which}expected {first.expected}, found {first.found}")
     return texts

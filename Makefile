@@ -1,0 +1,50 @@
+# Every verb sets up what it needs first; a second call spends no time on that.
+# Options go behind the verb: make run RECIPE=quick DATA=digit-recognizer.zip
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+KIT := $(PY) -m digit_recognizer
+SETTINGS := NETWORK MEMBERS FOLDS EPOCHS HOLDOUT BATCH_SIZE LEARNING_RATE WARMUP WEIGHT_DECAY DROPOUT \
+            ROTATION ZOOM SHIFT SHEAR SEED
+
+# $(call options,NAMES): each NAME that was given, as an option of the command line, quoted for the shell.
+options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$(subst ','\'',$($(name)))'))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run check test lint clean
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/run.stamp ## make .venv with the exact versions of requirements.txt
+
+run: $(VENV)/run.stamp ## train, score, write and check a submission; DATA= RECIPE= EPOCHS= MEMBERS= SEED= …
+	@$(KIT) run $(call options,DATA RECIPE $(SETTINGS))
+
+check: $(VENV)/run.stamp ## check a submission file; FILE= ROWS=
+	@$(KIT) check $(call options,FILE ROWS)
+
+test: $(VENV)/test.stamp lint ## lint, types, fast tests, slow tests (these really train); FAST=1 leaves those out
+	@$(PY) -m pytest -q $(if $(FAST),-m "not slow")
+
+lint: $(VENV)/test.stamp ## ruff and mypy
+	@$(PY) -m ruff check -q .
+	@$(PY) -m ruff format -q --check .
+	@$(PY) -m mypy --no-error-summary
+
+clean: ## remove .venv and caches; runs/, data/ and submissions/ stay
+	rm -rf $(VENV) build .*_cache src/*.egg-info
+
+$(VENV)/run.stamp: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Python 3.11 or newer is needed, found $$($(PYTHON) --version 2>&1); name one: make PYTHON=python3.12 …" >&2; exit 2; }
+	@echo "setting up $(VENV) (once, a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install -q --disable-pip-version-check -r requirements.txt
+	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp requirements-dev.txt
+	@$(PY) -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
