@@ -1,13 +1,22 @@
 """Write files whole or not at all."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from digit_recognizer.errors import BadInput
+
+MENDS = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.EACCES: "change its permissions or name another",
+    errno.EPERM: "change its permissions or name another",
+    errno.EROFS: "name one on a disk that can be written",
+}
 
 
 @contextmanager
@@ -16,8 +25,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise BadInput(f"{path}: {reason}; free space there, or name a file or folder that can be used") from error
+        mend = MENDS.get(error.errno or 0, "name one that can be used")
+        raise BadInput(f"{path}: {error.strerror or error}; {mend}") from error
 
 
 @contextmanager
@@ -38,7 +47,8 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.fsync(written.fileno())
             part.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise
 
 

@@ -1,0 +1,236 @@
+"""The whole way through, in processes of their own, on the bundled sample: what a user gets, keeps and is told."""
+
+import json
+import os
+import pty
+import random
+import re
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, kit, one_line
+from digit_recognizer import data, folds, member, recipe, score
+from digit_recognizer.backend import keras
+
+pytestmark = pytest.mark.slow
+
+SHORT = ("--recipe", "quick", "--epochs", "1", "--folds", "2", "--members", "2", "--network", "bn-conv")
+GOOD = ("--recipe", "quick", "--epochs", "8", "--folds", "4", "--members", "2", "--batch-size", "16")
+
+
+def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "digit_recognizer", "run", *words]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def only_run(home: Path) -> Path:
+    (run,) = home.glob("runs/*/run.json")
+    return run.parent
+
+
+def submission_of(home: Path) -> bytes:
+    return (home / "submissions" / f"{only_run(home).name}.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder and the output of a run of ``kernel.py`` that learns well."""
+    home = tmp_path_factory.mktemp("trained")
+    command = [sys.executable, str(ROOT / "kernel.py"), *GOOD]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "start-up talk is held back, and there is nothing to warn of"
+    return home, done.stdout
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short run."""
+    home = tmp_path_factory.mktemp("short")
+    done = kit("run", *SHORT, cwd=home)
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+def test_a_network_of_the_sample_beats_95_percent(trained: tuple[Path, str]) -> None:
+    home, _ = trained
+    scores = json.loads((only_run(home) / "scores.json").read_text())
+    assert scores["oof_last_epoch"]["accuracy"] > 0.95
+    assert scores["holdout"]["accuracy"] > 0.95
+    assert scores["sample"]
+
+
+def test_the_scores_are_those_of_the_probabilities_kept(trained: tuple[Path, str]) -> None:
+    home, _ = trained
+    run = only_run(home)
+    scores, about = (json.loads((run / name).read_text()) for name in ("scores.json", "run.json"))
+    digits = data.read(None, default=home / "data", cache=home / "runs" / "cache")
+    used = recipe.Recipe(**about["identity"]["recipe"])
+    split = folds.split(digits.labels, folds=used.folds, members=used.members, holdout=used.holdout, seed=used.seed)
+    oof, holdout = np.load(run / "oof.npy"), np.load(run / "holdout.npy")
+    left_out = np.concatenate([fold.out for fold in split.folds])
+    assert oof.dtype == np.float32
+    assert sorted(np.flatnonzero(~np.isnan(oof[:, 0]))) == sorted(left_out), "NaN where no member left the row out"
+    assert scores["oof"]["errors"] == score.errors(digits.labels[left_out], oof[left_out])
+    assert scores["oof"]["rows"] == len(left_out)
+    assert scores["holdout"]["errors"] == score.errors(digits.labels[split.holdout], holdout)
+    assert np.sum(scores["confusion"]) == len(split.holdout)
+    assert about["identity"]["data"] == digits.fingerprint
+    assert set(about["identity"]["versions"]) >= {"python", "tensorflow", "keras", "numpy"}
+
+
+def test_the_checkpoint_is_of_the_epoch_with_least_loss_and_gives_the_same_probabilities(
+    trained: tuple[Path, str],
+) -> None:
+    home, _ = trained
+    folder = only_run(home) / "members" / "01"
+    history, record = (json.loads((folder / name).read_text()) for name in ("history.json", "member.json"))
+    assert record["best_epoch"] == 1 + int(np.argmin(history["val_loss"]))
+    network = keras.models.load_model(folder / "network.keras")
+    digits = data.read(None, default=home / "data", cache=home / "runs" / "cache")
+    np.testing.assert_array_equal(member.probabilities(network, digits.test_images), np.load(folder / "test.npy"))
+
+
+def test_the_submission_is_the_blend_and_is_marked_as_a_sample(trained: tuple[Path, str]) -> None:
+    home, output = trained
+    run = only_run(home)
+    assert run.name.startswith("sample-quick-")
+    file = home / "submissions" / f"{run.name}.csv"
+    labels = np.loadtxt(file, delimiter=",", skiprows=1, dtype=int)[:, 1]
+    members = [np.load(run / "members" / f"{i:02}" / "test.npy") for i in range(2)]
+    np.testing.assert_array_equal(labels, np.mean(members, axis=0, dtype=np.float64).argmax(axis=1))
+    checked = kit("check", "--file", file, cwd=home)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "359 rows" in checked.stdout
+    assert "cannot be submitted" in output
+    assert "NOT the competition's files" in output
+
+
+def test_the_output_is_plain_lines_that_say_how_far_it_is(trained: tuple[Path, str]) -> None:
+    _, output = trained
+    assert "\r" not in output
+    assert "\x1b" not in output
+    epochs = re.findall(
+        r"^member (\d)/2  epoch (\d)/8  loss \d\.\d{4}  fold: loss \d\.\d{4}[* ] accuracy [01]\.\d{4}( +\d.* left)?$",
+        output,
+        re.MULTILINE,
+    )
+    assert [(m, e) for m, e, _ in epochs] == [(str(m), str(e)) for m in (1, 2) for e in range(1, 9)]
+    assert all(left for _, _, left in epochs[:-1])
+    assert re.search(r"^holdout, blend of 2: \d+ of 144 rows wrong, accuracy 0\.\d{5} \(95 %: ", output, re.MULTILINE)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_gives_other_members(short: Path, tmp_path: Path) -> None:
+    same, other = tmp_path / "same", tmp_path / "other"
+    for home, seed in ((same, "0"), (other, "1")):
+        home.mkdir()
+        assert kit("run", *SHORT, "--seed", seed, cwd=home).returncode == 0
+    assert submission_of(same) == submission_of(short)
+    for name in ("oof.npy", "holdout.npy", "test.npy"):
+        assert (only_run(same) / name).read_bytes() == (only_run(short) / name).read_bytes()
+    members = [
+        np.load(only_run(home) / "members" / index / "test.npy") for home in (short, other) for index in ("00", "01")
+    ]
+    assert all((members[i] != members[j]).any() for i in range(4) for j in range(i))
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(short: Path, tmp_path: Path) -> None:
+    process = start(*SHORT, cwd=tmp_path)
+    while not list(tmp_path.glob("runs/*/members/00/member.json")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    time.sleep(random.uniform(0, 3))
+    process.kill()
+    process.wait()
+    again = kit("run", *SHORT, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "gone on with" in again.stdout
+    assert "member 1/2  kept from before" in again.stdout
+    assert submission_of(tmp_path) == submission_of(short)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_two_processes_at_once_make_two_runs(tmp_path: Path) -> None:
+    processes = [start(*SHORT, cwd=tmp_path) for _ in range(2)]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert len(list(tmp_path.glob("runs/*/scores.json"))) == len(list(tmp_path.glob("submissions/*.csv"))) == 2
+
+
+def test_on_a_terminal_a_line_moves_and_ctrl_c_ends_in_one_line(tmp_path: Path) -> None:
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        os.environ["COLUMNS"] = "40"
+        os.execv(sys.executable, [sys.executable, "-m", "digit_recognizer", "run", *SHORT, "--batch-size", "8"])
+    seen = b""
+    deadline = time.monotonic() + 120
+    interrupted = False
+    while time.monotonic() < deadline:
+        if select.select([terminal], [], [], 1)[0]:
+            try:
+                chunk = os.read(terminal, 4096)
+            except OSError:
+                break
+            if not chunk:
+                break
+            seen += chunk
+        if not interrupted and seen.count(b"\r\x1b[K") > 3:
+            os.write(terminal, b"\x03")
+            interrupted = True
+    _, status = os.waitpid(child, 0)
+    text = seen.decode()
+    assert os.waitstatus_to_exitcode(status) == 130, text
+    moving = re.findall(r"\r\x1b\[K(member 1/2  epoch 1/1  step [^\r\n^]*)", text)
+    assert moving
+    assert max(map(len, moving)) < 40, "no wider than the terminal"
+    assert "interrupted; trained members are kept" in text.splitlines()[-1]
+    assert "Traceback" not in text
+
+
+def test_a_full_disk_ends_in_one_line(tmp_path: Path) -> None:
+    """The limit on a file's size stands for the disk: it strikes where the checkpoint is written."""
+    kit("run", *SHORT, "--members", "0", cwd=tmp_path)
+    data.read(None, default=tmp_path / "data", cache=tmp_path / "runs" / "cache")
+    limit = 300_000
+    done = kit(
+        "run", *SHORT, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )
+    assert done.returncode == 2, done.stderr
+    assert "File too large" in one_line(done.stderr)
+    assert not (tmp_path / "submissions").exists()
+
+
+def test_a_folder_that_cannot_be_written_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    done = kit("run", *SHORT, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "runs" in one_line(done.stderr)
+
+
+def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path) -> None:
+    process = start(*SHORT, cwd=tmp_path)
+    assert process.stdout
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=200) == 141
+
+
+def test_ended_by_the_system_it_leaves_nothing_half_written(tmp_path: Path) -> None:
+    process = start(*SHORT, cwd=tmp_path)
+    while not list(tmp_path.glob("runs/*/members/00/network.keras")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    assert not (tmp_path / "submissions").exists()
+    for path in tmp_path.glob("runs/*/*.json"):
+        json.loads(path.read_text())

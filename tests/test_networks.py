@@ -1,0 +1,103 @@
+"""Augmentation and networks do to images what they say."""
+
+import numpy as np
+import pytest
+
+from digit_recognizer import networks
+from digit_recognizer.augment import RandomWarp
+from digit_recognizer.backend import keras
+from digit_recognizer.errors import BadInput
+
+NOTHING = {"rotation": 0.0, "zoom": 0.0, "shift": 0.0, "shear": 0.0}
+
+
+def blob(batch: int = 64) -> np.ndarray:
+    """Images of one smooth, lopsided blob: (batch, 28, 28, 1), 0 to 255."""
+    y, x = np.mgrid[:28, :28]
+    image = 255 * np.exp(-(((x - 15) / 5) ** 2) - ((y - 11) / 3) ** 2)
+    return np.repeat(image[None, :, :, None].astype(np.float32), batch, axis=0)
+
+
+def warped(batch: int = 64, seed: int = 0, **amounts: float) -> np.ndarray:
+    layer = RandomWarp(**(NOTHING | amounts), seed=seed)  # type: ignore[arg-type]
+    return np.asarray(layer(blob(batch), training=True))
+
+
+def middle(images: np.ndarray) -> np.ndarray:
+    """Centres of mass, (n, 2): x, y."""
+    y, x = np.mgrid[:28, :28]
+    mass = images[..., 0] / images[..., 0].sum(axis=(1, 2), keepdims=True)
+    return np.stack([(mass * x).sum(axis=(1, 2)), (mass * y).sum(axis=(1, 2))], axis=1)
+
+
+def spread(images: np.ndarray) -> np.ndarray:
+    """Covariances of the mass, (n, 2, 2)."""
+    y, x = np.mgrid[:28, :28]
+    mass = images[..., 0] / images[..., 0].sum(axis=(1, 2), keepdims=True)
+    dx, dy = x - middle(images)[:, 0, None, None], y - middle(images)[:, 1, None, None]
+    moments = [(mass * a * b).sum(axis=(1, 2)) for a in (dx, dy) for b in (dx, dy)]
+    return np.stack(moments, axis=1).reshape(-1, 2, 2)
+
+
+def test_images_pass_unchanged_outside_training_and_without_amounts() -> None:
+    layer = RandomWarp(rotation=40, zoom=0.3, shift=0.2, shear=20, seed=0)
+    np.testing.assert_array_equal(np.asarray(layer(blob(), training=False)), blob())
+    np.testing.assert_allclose(warped(), blob(), atol=1e-3)
+
+
+def test_each_image_gets_its_own_draw_and_the_seed_decides_it() -> None:
+    one, same, other = warped(seed=1, shift=0.1), warped(seed=1, shift=0.1), warped(seed=2, shift=0.1)
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    assert len(np.unique(middle(one).round(4), axis=0)) == len(one)
+
+
+def test_shift_moves_the_centre_by_up_to_its_fraction_and_nothing_else() -> None:
+    moved = middle(warped(500, shift=0.1)) - middle(blob(1))
+    assert 0.9 * 2.8 < np.abs(moved).max() < 2.85
+    assert abs(np.corrcoef(moved.T)[0, 1]) < 0.2, "down and right are drawn apart"
+
+
+def test_rotation_turns_by_up_to_its_angle() -> None:
+    covariance = spread(warped(500, rotation=30))
+    angles = np.degrees(np.arctan2(2 * covariance[:, 0, 1], covariance[:, 0, 0] - covariance[:, 1, 1]) / 2)
+    assert 28 < np.abs(angles).max() < 30.5
+    assert angles.min() < -20 < 20 < angles.max()
+    np.testing.assert_allclose(np.linalg.det(covariance), np.linalg.det(spread(blob(1)))[0], rtol=0.1)
+
+
+def test_zoom_changes_width_and_height_apart() -> None:
+    before, after = spread(blob(1)), spread(warped(500, zoom=0.2))
+    width, height = (np.sqrt(after[:, i, i] / before[:, i, i]) for i in (0, 1))
+    for scale in (1 / width, 1 / height):
+        assert 0.78 < scale.min() < 0.83
+        assert 1.17 < scale.max() < 1.23
+    assert abs(np.corrcoef(width, height)[0, 1]) < 0.2
+
+
+def test_shear_leans_and_keeps_the_area() -> None:
+    after = spread(warped(500, shear=20))
+    assert np.abs(after[:, 0, 1]).max() > 1
+    np.testing.assert_allclose(np.linalg.det(after), np.linalg.det(spread(blob(1)))[0], rtol=0.1)
+
+
+def test_the_layer_is_made_again_from_its_configuration() -> None:
+    layer = RandomWarp(rotation=10, zoom=0.1, shift=0.1, shear=5, seed=3)
+    again = RandomWarp.from_config(layer.get_config())
+    np.testing.assert_array_equal(layer(blob(), training=True), again(blob(), training=True))
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_a_network_takes_raw_pixels_and_gives_logits(name: str) -> None:
+    keras.utils.set_random_seed(0)
+    network = networks.build(name, dropout=0.2)
+    logits = np.asarray(network(blob(3)))
+    assert logits.shape == (3, 10)
+    assert np.isfinite(logits).all()
+    assert (logits < 0).any()
+    assert not network.compiled
+
+
+def test_an_unknown_network_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"expected one of .*bn-conv.* found 'vit'"):
+        networks.build("vit", dropout=0.2)
