@@ -25,13 +25,11 @@ run: $(VENV)/run.stamp ## train, score, write and check a submission; DATA= RECI
 check: $(VENV)/run.stamp ## check a submission file; FILE= ROWS=
 	@$(KIT) check $(call options,FILE ROWS)
 
-test: $(VENV)/test.stamp lint ## lint, types, fast tests, slow tests (these really train); FAST=1 leaves those out
-	@$(PY) -m pytest -q $(if $(FAST),-m "not slow")
+test: $(VENV)/test.stamp ## style, types, fast tests, slow tests (these really train; FAST=1 leaves them out)
+	@$(KIT) test $(if $(FAST),--fast)
 
-lint: $(VENV)/test.stamp ## ruff and mypy
-	@$(PY) -m ruff check -q .
-	@$(PY) -m ruff format -q --check .
-	@$(PY) -m mypy --no-error-summary
+lint: $(VENV)/test.stamp ## style and types alone
+	@$(KIT) lint
 
 clean: ## remove .venv and caches; runs/, data/ and submissions/ stay
 	rm -rf $(VENV) build .*_cache src/*.egg-info

@@ -2,10 +2,13 @@
 
 import gzip
 import io
+import os
 import re
+import shutil
+import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +243,31 @@ def test_a_user_is_told_in_one_line(case: str, folder: Path, tmp_path: Path) -> 
     assert one_line(done.stderr).startswith("error: ")
     assert told in done.stderr
     assert not list(home.iterdir())
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[Path]:
+    """A folder of an ordinary user's, in whose name the test goes on: permissions do not bind root."""
+    home = Path(tempfile.mkdtemp())
+    for table in ("train", "test"):
+        (home / f"{table}.csv").write_bytes(csv_text(table))
+    root = os.geteuid() == 0
+    if root:
+        for path in (home, *home.iterdir()):
+            os.chown(path, 65534, 65534)
+        os.seteuid(65534)
+    yield home
+    if root:
+        os.seteuid(0)
+    home.chmod(0o700)
+    shutil.rmtree(home)
+
+
+@pytest.mark.parametrize(("closed", "mode"), [(".", 0o000), ("train.csv", 0o000), (".", 0o500)])
+def test_what_may_not_be_read_or_written_is_refused(closed: str, mode: int, ordinary_user: Path) -> None:
+    (ordinary_user / closed).chmod(mode)
+    with pytest.raises(BadInput, match="Permission denied; change its permissions or name another"):
+        data.read(ordinary_user, default=ordinary_user, cache=ordinary_user / "cache")
 
 
 def test_a_cache_entry_is_used_and_never_stale(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

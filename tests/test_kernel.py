@@ -198,7 +198,6 @@ def test_on_a_terminal_a_line_moves_and_ctrl_c_ends_in_one_line(tmp_path: Path) 
 
 def test_a_full_disk_ends_in_one_line(tmp_path: Path) -> None:
     """The limit on a file's size stands for the disk: it strikes where the checkpoint is written."""
-    kit("run", *SHORT, "--members", "0", cwd=tmp_path)
     data.read(None, default=tmp_path / "data", cache=tmp_path / "runs" / "cache")
     limit = 300_000
     done = kit(

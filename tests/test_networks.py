@@ -1,5 +1,8 @@
 """Augmentation and networks do to images what they say."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -101,3 +104,13 @@ def test_a_network_takes_raw_pixels_and_gives_logits(name: str) -> None:
 def test_an_unknown_network_is_refused() -> None:
     with pytest.raises(BadInput, match=r"expected one of .*bn-conv.* found 'vit'"):
         networks.build("vit", dropout=0.2)
+
+
+def test_start_up_talk_is_held_back_and_warnings_are_not() -> None:
+    code = (
+        "import os\nfrom digit_recognizer import backend\n"
+        "with backend._chatter_held_back():\n"
+        "    os.write(2, b'I0000 port.cc:153] oneDNN custom operations are on.\\nW0000 the disk is on fire\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.stderr == "W0000 the disk is on fire\n"

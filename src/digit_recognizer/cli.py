@@ -1,8 +1,10 @@
 """Verbs → calls: the command line, and the one place where errors become a line and an exit status."""
 
 import argparse
+import importlib.util
 import os
 import runpy
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -32,19 +34,24 @@ def main(words: Sequence[str] | None = None) -> int:
         "--rows", type=int, help=f"rows of its test file (default: its run's, or the competition's {submission.ROWS:,})"
     )
     check.set_defaults(call=_check)
+    test = verbs.add_parser("test", help="check style and types, then run the tests")
+    test.add_argument("--fast", action="store_true", help="leave out the tests that really train")
+    test.set_defaults(call=lambda given: _lint() or _tool("pytest", "-q", *(["-m", "not slow"] if given.fast else [])))
+    lint = verbs.add_parser("lint", help="check style and types")
+    lint.set_defaults(call=lambda given: _lint())
     return _guarded(lambda: _call(parser, words))
 
 
 def script(story: Story, words: Sequence[str] | None = None) -> int:
     """Run ``kernel.py``'s story from its own command line, which is that of the verb ``run``."""
-    parser = _Parser(prog="kernel.py", description=sys.modules["__main__"].__doc__, formatter_class=_Formatter)
+    parser = _Parser(
+        prog="kernel.py",
+        description=sys.modules["__main__"].__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     _add_run_options(parser)
     parser.set_defaults(call=lambda given: _run(story, given))
     return _guarded(lambda: _call(parser, words))
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    pass
 
 
 class _Parser(argparse.ArgumentParser):
@@ -125,3 +132,14 @@ def _rows_of_run(file: Path) -> int | None:
 
     note = file.parent.parent / "runs" / file.stem / "run.json"
     return int(files.read_json(note)["test_rows"]) if note.exists() else None
+
+
+def _lint() -> int:
+    commands = (("ruff", "check", "-q", "."), ("ruff", "format", "-q", "--check", "."), ("mypy", "--no-error-summary"))
+    return max(_tool(*command) for command in commands)
+
+
+def _tool(module: str, *words: str) -> int:
+    if importlib.util.find_spec(module) is None:
+        raise KitError(f"{module}: not installed; run make test, or pip install -r requirements-dev.txt")
+    return subprocess.run([sys.executable, "-m", module, *words], cwd=ROOT).returncode
