@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,33 @@ from digit_recognizer.backend import keras
 
 pytestmark = pytest.mark.slow
 
-SHORT = ("--recipe", "quick", "--epochs", "1", "--folds", "2", "--members", "2", "--network", "bn-conv")
+SHORT = ("--recipe", "quick", "--epochs", "1", "--folds", "2", "--members", "2")
 GOOD = ("--recipe", "quick", "--epochs", "8", "--folds", "4", "--members", "2", "--batch-size", "16")
 
 
 def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "digit_recognizer", "run", *words]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def workers_in(home: Path) -> list[int]:
+    """The worker processes that run in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink() == home and b"spawn_main" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def wait_for(what: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + 200
+    while not what():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
 
 
 def only_run(home: Path) -> Path:
@@ -123,7 +144,7 @@ def test_the_output_is_plain_lines_that_say_how_far_it_is(trained: tuple[Path, s
         output,
         re.MULTILINE,
     )
-    assert [(m, e) for m, e, _ in epochs] == [(str(m), str(e)) for m in (1, 2) for e in range(1, 9)]
+    assert sorted((m, e) for m, e, _ in epochs) == [(str(m), str(e)) for m in (1, 2) for e in range(1, 9)]
     assert all(left for _, _, left in epochs[:-1])
     assert re.search(r"^holdout, blend of 2: \d+ of 144 rows wrong, accuracy 0\.\d{5} \(95 %: ", output, re.MULTILINE)
 
@@ -142,20 +163,40 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_other_members(shor
     assert all((members[i] != members[j]).any() for i in range(4) for j in range(i))
 
 
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """One core, so one worker: members are trained one after the other."""
+    all_cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(all_cores)})
+    yield
+    os.sched_setaffinity(0, all_cores)
+
+
+@pytest.mark.usefixtures("one_core")
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(short: Path, tmp_path: Path) -> None:
     process = start(*SHORT, cwd=tmp_path)
-    while not list(tmp_path.glob("runs/*/members/00/member.json")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
+    wait_for(lambda: list(tmp_path.glob("runs/*/members/00/member.json")), process)
     time.sleep(random.uniform(0, 3))
     process.kill()
     process.wait()
+    wait_for(lambda: not workers_in(tmp_path))
     again = kit("run", *SHORT, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "gone on with" in again.stdout
     assert "member 1/2  kept from before" in again.stdout
     assert submission_of(tmp_path) == submission_of(short)
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_worker_that_is_killed_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    process = start(*SHORT, cwd=tmp_path)
+    wait_for(lambda: workers_in(tmp_path), process)
+    os.kill(workers_in(tmp_path)[0], signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert "a worker process was ended from outside (exit code -9)" in output.splitlines()[-1]
+    assert "Traceback" not in output
+    assert not workers_in(tmp_path)
 
 
 def test_two_processes_at_once_make_two_runs(tmp_path: Path) -> None:
@@ -189,11 +230,12 @@ def test_on_a_terminal_a_line_moves_and_ctrl_c_ends_in_one_line(tmp_path: Path) 
     _, status = os.waitpid(child, 0)
     text = seen.decode()
     assert os.waitstatus_to_exitcode(status) == 130, text
-    moving = re.findall(r"\r\x1b\[K(member 1/2  epoch 1/1  step [^\r\n^]*)", text)
+    moving = re.findall(r"\r\x1b\[K( *\d+%  [^\r\n^]*)", text)
     assert moving
     assert max(map(len, moving)) < 40, "no wider than the terminal"
     assert "interrupted; trained members are kept" in text.splitlines()[-1]
     assert "Traceback" not in text
+    assert not workers_in(tmp_path)
 
 
 def test_a_full_disk_ends_in_one_line(tmp_path: Path) -> None:
@@ -225,9 +267,7 @@ def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path) -> None:
 
 def test_ended_by_the_system_it_leaves_nothing_half_written(tmp_path: Path) -> None:
     process = start(*SHORT, cwd=tmp_path)
-    while not list(tmp_path.glob("runs/*/members/00/network.keras")):
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_for(lambda: list(tmp_path.glob("runs/*/members/00/network.keras")), process)
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=60)
     assert not (tmp_path / "submissions").exists()

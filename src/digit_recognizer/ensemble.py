@@ -1,13 +1,14 @@
 """Train the members of a run that are missing, and blend what they say."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer import files, score
+from digit_recognizer import engines, files, score
 from digit_recognizer.data import Data
 from digit_recognizer.folds import Split
 from digit_recognizer.progress import Progress
@@ -83,13 +84,17 @@ def train(recipe: Recipe, data: Data, split: Split, run: Run) -> None:
         BadInput: the run's folder cannot be written.
     """
     progress = Progress(recipe.members, recipe.epochs)
+    missing = []
     for index in range(recipe.members):
         if (run.member(index) / RECORD).exists():
             progress.kept(index)
-            continue
-        progress.member(index)
-        with files.explained(run.folder):
-            _train_member(recipe, data, split, index, run.member(index), progress)
+        else:
+            missing.append(index)
+    workers, threads = engines.share(recipe.members)
+    folders = [run.member(index) for index in range(recipe.members)]
+    engines.run(
+        partial(_train_member, recipe, data, split, folders), missing, progress, workers=workers, threads=threads
+    )
 
 
 def member_seed(seed: int, index: int) -> int:
@@ -97,21 +102,24 @@ def member_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence((seed, 1 << 16, index)).generate_state(1)[0])
 
 
-def _train_member(recipe: Recipe, data: Data, split: Split, index: int, folder: Path, progress: Progress) -> None:
-    from digit_recognizer import member  # TensorFlow comes in here, after the data have been found good
+def _train_member(
+    recipe: Recipe, data: Data, split: Split, folders: list[Path], index: int, reporter: engines.Reporter
+) -> None:
+    from digit_recognizer import member  # TensorFlow comes in here, in the worker
 
-    fold, seed = split.folds[index], member_seed(recipe.seed, index)
-    folder.mkdir(parents=True, exist_ok=True)
-    trained = member.train(
-        recipe,
-        data.images[fold.train],
-        data.labels[fold.train],
-        data.images[fold.out],
-        data.labels[fold.out],
-        seed=seed,
-        checkpoint=folder / "network.keras",
-        watcher=progress,
-    )
+    fold, seed, folder = split.folds[index], member_seed(recipe.seed, index), folders[index]
+    with files.explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = member.train(
+            recipe,
+            data.images[fold.train],
+            data.labels[fold.train],
+            data.images[fold.out],
+            data.labels[fold.out],
+            seed=seed,
+            checkpoint=folder / "network.keras",
+            reporter=reporter,
+        )
     errors = {}
     for name, rows in (("fold", fold.out), ("holdout", split.holdout)):
         probabilities = member.probabilities(trained.network, data.images[rows])

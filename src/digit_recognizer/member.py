@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,20 +10,11 @@ import numpy.typing as npt
 from digit_recognizer import networks
 from digit_recognizer.augment import RandomWarp
 from digit_recognizer.backend import keras
+from digit_recognizer.engines import Reporter
 from digit_recognizer.recipe import Recipe
 
 Probabilities = npt.NDArray[np.float32]
 PREDICT_BATCH = 1000
-
-
-class Watcher(Protocol):
-    """What is told about a member's training as it goes on."""
-
-    def batch(self, done: int, of: int, loss: float) -> None:
-        """``done`` of an epoch's ``of`` steps are over; mean loss since the epoch began."""
-
-    def epoch(self, epoch: int, figures: dict[str, float]) -> None:
-        """The epoch, counted from 1, is over; loss and accuracy on both sides, the fold's with prefix ``val_``."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,7 @@ def train(
     *,
     seed: int,
     checkpoint: Path,
-    watcher: Watcher,
+    reporter: Reporter,
 ) -> Trained:
     """Train a network and keep the epoch with the least loss on the rows left out.
 
@@ -60,7 +51,7 @@ def train(
         out_images, out_labels: the rows left out; they choose the checkpoint and nothing else.
         seed: of the weights, the order of rows, the augmentation and dropout.
         checkpoint: a ``.keras`` file, the whole network, which ``keras.models.load_model`` reads.
-        watcher: told of each step and epoch.
+        reporter: told of each step and epoch.
     """
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -80,7 +71,7 @@ def train(
         epochs=recipe.epochs,
         validation_data=(out_images[..., None], out_labels),
         validation_batch_size=PREDICT_BATCH,
-        callbacks=[_Checkpoint(network, checkpoint), _Telling(watcher)],
+        callbacks=[_Checkpoint(network, checkpoint), _Telling(reporter)],
         verbose=0,
     ).history
     best_epoch = int(np.argmin(history["val_loss"])) + 1
@@ -119,12 +110,12 @@ class _Checkpoint(keras.callbacks.ModelCheckpoint):
 
 
 class _Telling(keras.callbacks.Callback):
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, reporter: Reporter) -> None:
         super().__init__()
-        self._watcher = watcher
+        self._reporter = reporter
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        self._watcher.batch(batch + 1, self.params["steps"], (logs or {})["loss"])
+        self._reporter.batch(batch + 1, self.params["steps"], (logs or {})["loss"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._watcher.epoch(epoch + 1, logs or {})
+        self._reporter.epoch(epoch + 1, logs or {})

@@ -14,7 +14,9 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Prints the epochs of a run's members as they end, with the time left for the whole run.
+    """Prints the epochs of a run's members as they end, several members at once, with the time left for the whole run.
+
+    Members are counted from 0 in calls and from 1 on the screen.
 
     Args:
         members: members of the run, those already trained before included.
@@ -24,43 +26,37 @@ class Progress:
     def __init__(self, members: int, epochs: int) -> None:
         self._members, self._epochs = members, epochs
         self._moving = sys.stdout.isatty()
-        self._member = self._epoch = 0
-        self._least = float("inf")
         self._kept = 0
-        self._began = self._drawn = time.monotonic()
+        self._done: dict[int, float] = {}  # member → epochs that are over, in part too
+        self._least: dict[int, float] = {}
+        self._began = time.monotonic()
 
     def kept(self, member: int) -> None:
-        """A member, counted from 0, was trained before."""
+        """A member was trained before."""
         self._kept += 1
         print(f"member {member + 1}/{self._members}  kept from before", flush=True)
 
-    def member(self, member: int) -> None:
-        """A member, counted from 0, begins."""
-        self._member, self._epoch, self._least = member, 0, float("inf")
-
-    def batch(self, done: int, of: int, loss: float) -> None:
-        """A training step is over; draws the moving line, five times a second at most."""
-        now = time.monotonic()
-        if self._moving and now - self._drawn > 0.2:
-            self._drawn = now
-            line = f"{self._where(self._epoch + 1)}  step {done}/{of}  loss {loss:.4f}{self._left(done / of)}"
+    def batch(self, member: int, done: int, of: int, loss: float) -> None:
+        """A training step is over: ``done`` of an epoch's ``of``."""
+        self._done[member] = int(self._done.get(member, 0)) + min(done / of, 0.999)
+        if self._moving:
+            share = sum(self._done.values()) / ((self._members - self._kept) * self._epochs)
+            line = f"{share:4.0%}{self._left()}  member {member + 1}/{self._members} step {done}/{of} loss {loss:.4f}"
             print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
 
-    def epoch(self, epoch: int, figures: dict[str, float]) -> None:
+    def epoch(self, member: int, epoch: int, figures: dict[str, float]) -> None:
         """An epoch, counted from 1, is over."""
-        self._epoch = epoch
-        best = figures["val_loss"] < self._least
-        self._least = min(self._least, figures["val_loss"])
-        start = "\r\x1b[K" if self._moving else ""
+        self._done[member] = epoch
+        best = figures["val_loss"] < self._least.get(member, float("inf"))
+        if best:
+            self._least[member] = figures["val_loss"]
+        clear = "\r\x1b[K" if self._moving else ""
+        where = f"member {member + 1}/{self._members}  epoch {epoch:{len(str(self._epochs))}}/{self._epochs}"
         fold = f"loss {figures['val_loss']:.4f}{'*' if best else ' '} accuracy {figures['val_accuracy']:.4f}"
-        print(f"{start}{self._where(epoch)}  loss {figures['loss']:.4f}  fold: {fold}{self._left(0)}", flush=True)
+        print(f"{clear}{where}  loss {figures['loss']:.4f}  fold: {fold}{self._left()}", flush=True)
 
-    def _where(self, epoch: int) -> str:
-        width = len(str(self._epochs))
-        return f"member {self._member + 1}/{self._members}  epoch {epoch:{width}}/{self._epochs}"
-
-    def _left(self, part: float) -> str:
-        done = (self._member - self._kept) * self._epochs + self._epoch + part
+    def _left(self) -> str:
+        done = sum(self._done.values())
         left = (self._members - self._kept) * self._epochs - done
         if done <= 0 or left <= 0:
             return ""

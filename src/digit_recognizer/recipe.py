@@ -75,8 +75,10 @@ def settings() -> list[dataclasses.Field[Any]]:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe(name="quick", network="bn-conv", members=2, folds=4, epochs=6),
-        Recipe(name="standard", network="bn-conv", members=5, folds=5, epochs=12),
+        Recipe(
+            name="quick", network="slim-conv", members=2, folds=8, epochs=6, learning_rate=4e-3, dropout=0.1, shift=0.07
+        ),
+        Recipe(name="standard", network="slim-conv", members=4, folds=8, epochs=18, learning_rate=4e-3, shift=0.08),
         Recipe(name="best", network="bn-conv", members=10, folds=10, epochs=30),
     )
 }

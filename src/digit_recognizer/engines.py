@@ -1,0 +1,142 @@
+"""Where members run: each in a worker process, several at once, with the processor's cores shared out among them.
+
+A network of this size keeps one core busy and two cores half busy, so two members on a core each are done sooner than
+one after the other on both.
+"""
+
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+
+from digit_recognizer.errors import KitError
+from digit_recognizer.progress import Progress
+
+MESSAGES_PER_SECOND = 5
+
+
+class Reporter:
+    """Tells of one member's training, from its worker to the process that waits for it."""
+
+    def __init__(self, pipe: connection.Connection, member: int) -> None:
+        self._pipe, self._member, self._told = pipe, member, 0.0
+
+    def batch(self, done: int, of: int, loss: float) -> None:
+        """A training step is over: ``done`` of an epoch's ``of``, with the mean loss since the epoch began."""
+        if time.monotonic() - self._told > 1 / MESSAGES_PER_SECOND:
+            self._told = time.monotonic()
+            self._pipe.send(("batch", (self._member, done, of, float(loss))))
+
+    def epoch(self, epoch: int, figures: dict[str, float]) -> None:
+        """An epoch, counted from 1, is over; its figures, those of the fold with prefix ``val_``."""
+        self._pipe.send(("epoch", (self._member, epoch, {name: float(value) for name, value in figures.items()})))
+
+
+Job = Callable[[int, Reporter], None]
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share(members: int) -> tuple[int, int]:
+    """How many workers to start for a run of that many members, and how many threads to give each.
+
+    It follows from the run and the machine alone, so that a run gone on with computes as it would have at first. A GPU
+    is used by one worker.
+    """
+    workers = 1 if list(Path("/dev").glob("nvidia[0-9]*")) else min(cores(), members)
+    return workers, max(1, cores() // workers)
+
+
+def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, threads: int) -> None:
+    """Call ``job`` for each member in worker processes, and end them all if one fails or this process is interrupted.
+
+    Args:
+        job: picklable; what to do for a member.
+        members: which members, in this order.
+        progress: told of every step and epoch.
+        workers: how many processes at once.
+        threads: threads in each.
+
+    Raises:
+        KitError: as raised in a worker, or because a worker was killed.
+    """
+    waiting = list(members)
+    spawn = get_context("spawn")
+    pipes = {}
+    before = signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # workers inherit it: an interrupt is this process's to handle
+    try:
+        for _ in range(min(workers, len(waiting))):
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(target=_work, args=(job, theirs, threads), daemon=True)
+            process.start()
+            theirs.close()
+            pipes[ours] = process
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        idle = list(pipes)
+        busy: set[connection.Connection] = set()
+        while waiting or busy:
+            while waiting and idle:
+                pipe = idle.pop()
+                pipe.send(waiting.pop(0))
+                busy.add(pipe)
+            ready = set(connection.wait(busy))
+            for pipe in [pipe for pipe in busy if pipe in ready]:
+                try:
+                    what, content = pipe.recv()
+                except EOFError:
+                    pipes[pipe].join()
+                    raise KitError(
+                        f"a worker process was ended from outside (exit code {pipes[pipe].exitcode}), as happens where "
+                        "memory runs out; trained members are kept, the same command goes on from them"
+                    ) from None
+                if what == "batch":
+                    progress.batch(*content)
+                elif what == "epoch":
+                    progress.epoch(*content)
+                elif what == "failed":
+                    raise content
+                else:
+                    busy.remove(pipe)
+                    idle.append(pipe)
+    finally:
+        for process in pipes.values():
+            process.terminate()
+        for process in pipes.values():
+            process.join()
+
+
+def _work(job: Job, pipe: connection.Connection, threads: int) -> None:
+    """Do the members that come through the pipe, until the process that sends them ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ[name] = str(threads)
+    while True:
+        member = pipe.recv()
+        try:
+            job(member, Reporter(pipe, member))
+        except Exception as error:
+            if not isinstance(error, KitError):
+                report = traceback.format_exc()
+                error = RuntimeError(f"in member {member + 1}, {type(error).__name__}: {error}")
+                error.add_note(report)
+            pipe.send(("failed", error))
+        else:
+            pipe.send(("done", None))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent:
+        connection.wait([parent.sentinel])
+    os._exit(1)
