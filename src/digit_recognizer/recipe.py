@@ -76,10 +76,28 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe(
-            name="quick", network="slim-conv", members=2, folds=8, epochs=6, learning_rate=4e-3, dropout=0.1, shift=0.07
+            name="quick",
+            network="slim-conv",
+            members=2,
+            folds=8,
+            epochs=7,
+            learning_rate=1.2e-2,
+            dropout=0,
+            rotation=8,
+            zoom=0.08,
+            shift=0.05,
         ),
-        Recipe(name="standard", network="slim-conv", members=4, folds=8, epochs=18, learning_rate=4e-3, shift=0.08),
-        Recipe(name="best", network="bn-conv", members=10, folds=10, epochs=30),
+        Recipe(
+            name="standard",
+            network="slim-conv",
+            members=4,
+            folds=10,
+            epochs=18,
+            learning_rate=1e-2,
+            dropout=0.1,
+            shift=0.07,
+        ),
+        Recipe(name="best", network="bn-conv", members=10, folds=10, epochs=30, learning_rate=4e-3),
     )
 }
 
