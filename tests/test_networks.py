@@ -9,7 +9,7 @@ import pytest
 from digit_recognizer import networks
 from digit_recognizer.augment import RandomWarp
 from digit_recognizer.backend import keras
-from digit_recognizer.errors import BadInput
+from digit_recognizer.recipe import NETWORKS
 
 NOTHING = {"rotation": 0.0, "zoom": 0.0, "shift": 0.0, "shear": 0.0}
 
@@ -90,7 +90,7 @@ def test_the_layer_is_made_again_from_its_configuration() -> None:
     np.testing.assert_array_equal(layer(blob(), training=True), again(blob(), training=True))
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_takes_raw_pixels_and_gives_logits(name: str) -> None:
     keras.utils.set_random_seed(0)
     network = networks.build(name, dropout=0.2)
@@ -101,9 +101,8 @@ def test_a_network_takes_raw_pixels_and_gives_logits(name: str) -> None:
     assert not network.compiled
 
 
-def test_an_unknown_network_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"expected one of .*bn-conv.* found 'vit'"):
-        networks.build("vit", dropout=0.2)
+def test_a_recipe_can_name_every_network_there_is() -> None:
+    assert set(networks.BODIES) == set(NETWORKS)
 
 
 def test_start_up_talk_is_held_back_and_warnings_are_not() -> None:

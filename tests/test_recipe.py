@@ -34,6 +34,11 @@ def test_a_field_outside_its_range_is_refused(field: str, value: float) -> None:
         QUICK.changed(**{field: value})
 
 
+def test_an_unknown_network_is_refused_with_those_there_are() -> None:
+    with pytest.raises(BadInput, match="network: expected one of bn-conv, slim-conv, found 'vit'"):
+        QUICK.changed(network="vit")
+
+
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
     with pytest.raises(BadInput, match="expected one of quick, standard, best, found 'fast'"):
         recipe.named("fast")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from digit_recognizer import files, submission
 from digit_recognizer import recipe as recipes
-from digit_recognizer import submission
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe
 
@@ -118,20 +118,17 @@ def _story() -> Story:
 
 
 def _check(given: argparse.Namespace) -> int:
-    rows = given.rows or _rows_of_run(given.file) or submission.ROWS
+    note = given.file.parent.parent / "runs" / given.file.stem / "run.json"
+    competition: dict[str, Any] = {"test_rows": submission.ROWS, "identity": {"sample": False}}
+    run = files.read_json(note) if note.exists() else competition
+    rows = given.rows or run["test_rows"]
     faults = submission.check(given.file, rows)
     if faults:
         print("\n".join(f"{given.file}, {fault}" for fault in faults), file=sys.stderr)
         return BadInput.status
-    print(f"{given.file}: good, {rows:,} rows of ImageId,Label")
+    warning = "; of a sample run, it cannot be submitted" if run["identity"]["sample"] else ""
+    print(f"{given.file}: good, {rows:,} rows of ImageId,Label{warning}")
     return 0
-
-
-def _rows_of_run(file: Path) -> int | None:
-    from digit_recognizer import files
-
-    note = file.parent.parent / "runs" / file.stem / "run.json"
-    return int(files.read_json(note)["test_rows"]) if note.exists() else None
 
 
 def _lint() -> int:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from digit_recognizer.backend import keras
-from digit_recognizer.errors import BadInput
 
 layers = keras.layers
 
@@ -64,25 +63,20 @@ def slim_conv(dropout: float) -> list[Any]:
     ]
 
 
-NETWORKS: dict[str, Callable[[float], list[Any]]] = {"bn-conv": bn_conv, "slim-conv": slim_conv}
+BODIES: dict[str, Callable[[float], list[Any]]] = {"bn-conv": bn_conv, "slim-conv": slim_conv}
 
 
 def build(name: str, *, dropout: float) -> Any:
     """Make a fresh, uncompiled network.
 
     Args:
-        name: a key of ``NETWORKS``.
+        name: one of ``recipe.NETWORKS``.
         dropout: fraction of activations dropped at each dropout layer, 0 to 1.
 
     Returns:
         keras.Model: float (n, 28, 28, 1) raw pixels, 0 to 255 → float32 (n, 10) logits.
-
-    Raises:
-        BadInput: no network of that name.
     """
-    if name not in NETWORKS:
-        raise BadInput(f"recipe, network: expected one of {', '.join(NETWORKS)}, found {name!r}")
-    body = NETWORKS[name](dropout)
+    body = BODIES[name](dropout)
     return keras.Sequential(
         [keras.Input((28, 28, 1)), layers.Rescaling(1 / 255), *body, layers.Dense(10, dtype="float32", name="logits")],
         name=name.replace("-", "_"),

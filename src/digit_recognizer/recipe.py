@@ -3,11 +3,12 @@
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from digit_recognizer.errors import BadInput
+
+NETWORKS = ("bn-conv", "slim-conv")
 
 
 def _setting(text: str, low: float, high: float, default: float | None = None) -> Any:
@@ -25,7 +26,7 @@ class Recipe:
     """
 
     name: str
-    network: str = field(metadata={"help": "network, by its name in networks.py"})
+    network: str = field(metadata={"help": f"network: {' or '.join(NETWORKS)}"})
     members: int = _setting("networks to train", 1, 1000)
     folds: int = _setting("stratified folds; member i leaves out fold i modulo this number", 2, 100)
     epochs: int = _setting("passes over the training rows for each member", 1, 10000)
@@ -42,12 +43,12 @@ class Recipe:
     seed: int = _setting("seed of the folds and of every member", 0, 2**32 - 1, 0)
 
     def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise BadInput(f"recipe, network: expected one of {', '.join(NETWORKS)}, found {self.network!r}")
         for setting in dataclasses.fields(self):
-            if "range" not in setting.metadata:
-                continue
-            low, high = setting.metadata["range"]
             value = getattr(self, setting.name)
-            if not (math.isfinite(value) and low <= value <= high):
+            low, high = setting.metadata.get("range", (value, value))
+            if not low <= value <= high:
                 raise BadInput(f"recipe, {setting.name}: expected a number from {low:g} to {high:g}, found {value:g}")
 
     @property

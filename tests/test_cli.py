@@ -1,0 +1,68 @@
+"""The verbs, from the shell and from make: light, and clear about what they were not given."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, kit, one_line
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["check", "--help"]])
+def test_help_answers_without_tensorflow(words: list[str]) -> None:
+    code = f"import sys; from digit_recognizer import cli; cli.main({words!r})"
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "usage: python -m digit_recognizer" in done.stdout
+    assert not any(name in done.stderr for name in (" tensorflow\n", " keras\n", " pandas\n"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "the following arguments are required: verb; see"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["check"], "the following arguments are required: --file"),
+        (["run", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["run", "--recipe", "fast"], "recipe: expected one of quick, standard, best, found 'fast'"),
+        (["run", "--epochs", "0"], "recipe, epochs: expected a number from 1 to 10000, found 0"),
+    ],
+)
+def test_wrong_words_are_answered_in_one_line(words: list[str], told: str, tmp_path: Path) -> None:
+    done = kit(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in one_line(done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_kernel_without_its_packages_says_how_to_get_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(ROOT / "kernel.py")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "package digit_recognizer is not installed; run `make setup`" in one_line(done.stderr)
+
+
+def test_make_alone_prints_every_verb() -> None:
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    for verb in ("setup", "run", "check", "test", "lint", "clean"):
+        assert f"  make {verb} " in done.stdout
+
+
+def test_make_hands_its_options_on_as_they_were_given() -> None:
+    done = subprocess.run(
+        ["make", "-n", "run", "RECIPE=quick", "DATA=it's here/a b.zip", "BATCH_SIZE=64", "HOLDOUT=0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    command = done.stdout.strip().splitlines()[-1]
+    printed = subprocess.run(
+        ["sh", "-c", command.replace(".venv/bin/python", "printf '%s|'")], capture_output=True, text=True, timeout=60
+    )
+    assert printed.stdout == (
+        "-m|digit_recognizer|run|--data|it's here/a b.zip|--recipe|quick|--holdout|0|--batch-size|64|"
+    )
