@@ -29,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> int:
     _add_run_options(run)
     run.set_defaults(call=lambda given: _run(_story(), given))
     check = verbs.add_parser("check", help="check a submission file and name every fault by line")
-    check.add_argument("--file", type=Path, required=True, help="the submission file")
+    check.add_argument("--file", type=_path, required=True, help="the submission file")
     check.add_argument(
         "--rows", type=int, help=f"rows of its test file (default: its run's, or the competition's {submission.ROWS:,})"
     )
@@ -96,12 +96,17 @@ def _report(text: str) -> str:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, help="folder or zip of the competition's files (default: data/, else the sample)"
+        "--data", type=_path, help="folder or zip of the competition's files (default: data/, else the sample)"
     )
     parser.add_argument("--recipe", default="standard", help=f"{', '.join(recipes.RECIPES)} (default: standard)")
     group = parser.add_argument_group("single fields of the recipe")
     for setting in recipes.settings():
         group.add_argument(f"--{setting.name.replace('_', '-')}", type=setting.type, help=setting.metadata["help"])
+
+
+def _path(text: str) -> Path:
+    """Read a path, with ``~`` as the home folder: make hands it on unread."""
+    return Path(text).expanduser()
 
 
 def _run(story: Story, given: argparse.Namespace) -> None:
