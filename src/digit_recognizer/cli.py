@@ -123,7 +123,7 @@ def _story() -> Story:
 
 
 def _check(given: argparse.Namespace) -> int:
-    note = given.file.parent.parent / "runs" / given.file.stem / "run.json"
+    note = given.file.resolve().parent.parent / "runs" / given.file.stem / "run.json"
     competition: dict[str, Any] = {"test_rows": submission.ROWS, "identity": {"sample": False}}
     run = files.read_json(note) if note.exists() else competition
     rows = given.rows or run["test_rows"]
