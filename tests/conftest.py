@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 COMPETITION = ROOT.parent / "shared" / "digit-recognizer" / "digit-recognizer.zip"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def competition() -> Path:
     """The competition's own zip, where this machine has it."""
     if not COMPETITION.exists():
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 def kit(*words: object, cwd: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does, in a folder of its own."""
     command = [sys.executable, "-m", "digit_recognizer", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)  # type: ignore[call-overload]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
 
 
 def one_line(text: str) -> str:

@@ -22,7 +22,7 @@ def blob(batch: int = 64) -> np.ndarray:
 
 
 def warped(batch: int = 64, seed: int = 0, **amounts: float) -> np.ndarray:
-    layer = RandomWarp(**(NOTHING | amounts), seed=seed)  # type: ignore[arg-type]
+    layer = RandomWarp(**(NOTHING | amounts), seed=seed)
     return np.asarray(layer(blob(batch), training=True))
 
 

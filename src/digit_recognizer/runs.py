@@ -16,6 +16,7 @@ import itertools
 import os
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -25,10 +26,8 @@ from digit_recognizer.data import Data
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import Recipe
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows, where two processes may go on with one run
-    fcntl = None  # type: ignore[assignment]
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "scipy")
 
@@ -113,9 +112,12 @@ def _fresh(home: Path, stem: str) -> Path:
 
 
 def _lock(folder: Path) -> IO[bytes]:
-    """Hold the run until the file given is closed or the process ends; ``BlockingIOError`` where another holds it."""
+    """Hold the run until the file given is closed or the process ends; ``BlockingIOError`` where another holds it.
+
+    On Windows nothing is held, so two processes may go on with one run.
+    """
     file = (folder / "lock").open("wb")
-    if fcntl:
+    if sys.platform != "win32":
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return file
 
