@@ -1,8 +1,8 @@
 """Digit Recognizer: read, split, train, blend, score, write, check.
 
-Recipe `standard` trains four networks on the competition's 42,000 digits: 23 minutes on two cores of a 2.5 GHz Xeon, an
-accuracy of 0.9955 for a single network on rows it never saw and 0.9950 for the blend on 4,200 rows that none saw. Nothing
-is sent to Kaggle: what this leaves is submissions/<run>.csv, and runs/<run>/ with all that led to it.
+Recipe `standard` trains four networks on the competition's 42,000 digits. On two cores of a 2.5 GHz Xeon it took 23
+minutes; a single network had an accuracy of 0.9955 on rows it never saw, and the blend 0.9950 on 4,200 rows that none
+saw. Nothing is sent to Kaggle: what this leaves is submissions/<run>.csv, and runs/<run>/ with all that led to it.
 """
 
 import sys
