@@ -70,9 +70,8 @@ def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, t
     waiting = list(members)
     spawn = get_context("spawn")
     pipes = {}
-    before = signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # workers inherit it: an interrupt is this process's to handle
+    # Workers inherit that they ignore an interrupt: it is this process's to handle.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for _ in range(min(workers, len(waiting))):
             ours, theirs = spawn.Pipe()
@@ -88,18 +87,11 @@ def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, t
         while waiting or busy:
             while waiting and idle:
                 pipe = idle.pop()
-                pipe.send(waiting.pop(0))
                 busy.add(pipe)
+                pipe.send(waiting.pop(0))
             ready = set(connection.wait(busy))
-            for pipe in [pipe for pipe in busy if pipe in ready]:
-                try:
-                    what, content = pipe.recv()
-                except EOFError:
-                    pipes[pipe].join()
-                    raise KitError(
-                        f"a worker process was ended from outside (exit code {pipes[pipe].exitcode}), as happens where "
-                        "memory runs out; trained members are kept, the same command goes on from them"
-                    ) from None
+            for pipe in busy & ready:
+                what, content = pipe.recv()
                 if what == "batch":
                     progress.batch(*content)
                 elif what == "epoch":
@@ -109,6 +101,16 @@ def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, t
                 else:
                     busy.remove(pipe)
                     idle.append(pipe)
+    except (EOFError, ConnectionError) as error:
+        for process in pipes.values():
+            process.join(0.5)
+        codes = [process.exitcode for process in pipes.values() if process.exitcode is not None]
+        if not codes:  # it was not a worker's pipe that broke
+            raise
+        raise KitError(
+            f"a worker process was ended from outside (exit code {codes[0]}), as happens where memory runs out; "
+            "trained members are kept, the same command goes on from them"
+        ) from error
     finally:
         for process in pipes.values():
             process.terminate()
