@@ -75,13 +75,17 @@ def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, t
     try:
         for _ in range(min(workers, len(waiting))):
             ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=_work, args=(job, theirs, threads), daemon=True)
+            process = spawn.Process(target=_work, args=(theirs, threads), daemon=True)
             process.start()
             theirs.close()
             pipes[ours] = process
     finally:
         signal.signal(signal.SIGINT, before)
     try:
+        # The job, data and all, goes through our own pipe: as an argument of a process that is killed at its start it
+        # would be waited for without end.
+        for pipe in pipes:
+            pipe.send(job)
         idle = list(pipes)
         busy: set[connection.Connection] = set()
         while waiting or busy:
@@ -118,11 +122,12 @@ def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, t
             process.join()
 
 
-def _work(job: Job, pipe: connection.Connection, threads: int) -> None:
-    """Do the members that come through the pipe, until the process that sends them ends."""
+def _work(pipe: connection.Connection, threads: int) -> None:
+    """Do the job for the members that come through the pipe, until the process that sends them ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ[name] = str(threads)
+    job: Job = pipe.recv()
     while True:
         member = pipe.recv()
         try:
