@@ -1,7 +1,7 @@
 """Digit Recognizer: read, split, train, blend, score, write, check.
 
 Recipe `standard` trains four networks on the competition's 42,000 digits. On two cores of a 2.5 GHz Xeon it took 23
-minutes; a single network had an accuracy of 0.9955 on rows it never saw, and the blend 0.9950 on 4,200 rows that none
+minutes; a single network had an accuracy of 0.9955 on its fold's rows, and the blend 0.9950 on 4,200 rows that none
 saw. Nothing is sent to Kaggle: what this leaves is submissions/<run>.csv, and runs/<run>/ with all that led to it.
 """
 

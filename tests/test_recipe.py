@@ -17,6 +17,7 @@ def test_a_recipe_is_frozen() -> None:
 
 def test_the_digest_is_of_what_is_trained_and_not_of_the_name() -> None:
     assert QUICK.changed(name="mine").digest == QUICK.digest
+    assert QUICK.changed(dropout=0.0, rotation=8.0).digest == QUICK.changed(dropout=0, rotation=8).digest
     assert QUICK.changed(epochs=QUICK.epochs + 1).digest != QUICK.digest
 
 

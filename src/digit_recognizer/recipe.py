@@ -54,7 +54,8 @@ class Recipe:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits that two recipes share if they train the same thing."""
-        content = dataclasses.asdict(self) | {"name": ""}
+        fields = (dataclasses.asdict(self) | {"name": ""}).items()
+        content = {name: value if isinstance(value, str) else float(value) for name, value in fields}  # 0 is 0.0
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     def changed(self, **fields: Any) -> "Recipe":
