@@ -282,8 +282,9 @@ def test_a_cache_entry_is_used_and_never_stale(folder: Path, tmp_path: Path, mon
 
 def test_a_damaged_cache_entry_is_made_again(folder: Path, tmp_path: Path) -> None:
     first = read(folder, tmp_path)
-    (entry,) = (tmp_path / "cache").glob("*.npz")
-    for damage in (entry.read_bytes()[:-1000], b"", b"junk"):
+    (entry,) = (tmp_path / "cache").glob("*.npys")
+    whole = entry.read_bytes()
+    for damage in (whole[:-1000], whole[:5000] + bytes(100) + whole[5100:], b"", b"junk"):
         entry.write_bytes(damage)
         assert read(folder, tmp_path).fingerprint == first.fingerprint
 
@@ -327,5 +328,5 @@ def test_reading_is_faster_than_pandas_and_the_cache_a_blink(competition: Path, 
             data.read(tmp_path / "files", default=tmp_path, cache=tmp_path / f"cache{attempt}")
             times.append(time.perf_counter() - began)
     print(f"\nread {min(ours):.2f} s, pandas {min(plain):.2f} s, cached {min(cached):.2f} s")
-    assert min(ours) < 0.85 * min(plain)
+    assert min(ours) < 0.5 * min(plain)
     assert min(cached) < 0.3

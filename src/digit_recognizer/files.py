@@ -30,10 +30,11 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside ``path``; move it into place at the end, or remove it where the block fails.
 
-    A reader sees the old file or the new one, never a part. The folder is made where it is missing.
+    A reader sees the old file or the new one, never a part. The folder is made where it is missing. ``durable=False``
+    does not wait for the disk: for what is checked when read and can be made again after a loss of power.
 
     Raises:
         BadInput: the folder cannot be made or written, or its disk is full.
@@ -43,8 +44,9 @@ def replacing(path: Path) -> Iterator[Path]:
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield part
-            with part.open("rb") as written:
-                os.fsync(written.fileno())
+            if durable:
+                with part.open("rb") as written:
+                    os.fsync(written.fileno())
             part.replace(path)
     except BaseException:
         with suppress(OSError):
