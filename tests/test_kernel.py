@@ -211,6 +211,7 @@ def test_on_a_terminal_a_line_moves_and_ctrl_c_ends_in_one_line(tmp_path: Path) 
     if child == 0:
         os.chdir(tmp_path)
         os.environ["COLUMNS"] = "40"
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it, and so would this
         os.execv(sys.executable, [sys.executable, "-m", "digit_recognizer", "run", *SHORT, "--batch-size", "8"])
     seen = b""
     deadline = time.monotonic() + 120

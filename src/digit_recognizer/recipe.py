@@ -99,7 +99,7 @@ RECIPES = {
             dropout=0.1,
             shift=0.07,
         ),
-        Recipe(name="best", network="bn-conv", members=10, folds=10, epochs=30, learning_rate=4e-3),
+        Recipe(name="best", network="bn-conv", members=8, folds=10, epochs=24, learning_rate=4e-3),
     )
 }
 
