@@ -11,19 +11,33 @@ SETTINGS := NETWORK MEMBERS FOLDS EPOCHS HOLDOUT BATCH_SIZE LEARNING_RATE WARMUP
 # $(call options,NAMES): each NAME that was given, as an option of the command line, quoted for the shell.
 options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$(subst ','\'',$($(name)))'))
 
+flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-)))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test lint clean
+.PHONY: help setup doctor data run scores check submit test lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/run.stamp ## make .venv with the exact versions of requirements.txt
 
+doctor: $(VENV)/run.stamp ## look at what the other verbs need, and say how to mend what is missing; DATA=
+	@$(KIT) doctor $(call options,DATA)
+
+data: $(VENV)/run.stamp ## download the competition's files into data/
+	@$(KIT) data
+
 run: $(VENV)/run.stamp ## train, score, write and check a submission; DATA= RECIPE= EPOCHS= MEMBERS= SEED= …
 	@$(KIT) run $(call options,DATA RECIPE $(SETTINGS))
 
+scores: $(VENV)/run.stamp ## all runs, best first: validation, public score, the gap
+	@$(KIT) scores
+
 check: $(VENV)/run.stamp ## check a submission file; FILE= ROWS=
 	@$(KIT) check $(call options,FILE ROWS)
+
+submit: $(VENV)/run.stamp ## send the best run not yet sent, wait for its score; FILE= RUN= MESSAGE= YES=1 FORCE=1 NO_WAIT=1 WAIT=
+	@$(KIT) submit $(call options,FILE RUN MESSAGE WAIT) $(call flags,YES FORCE NO_WAIT)
 
 test: $(VENV)/test.stamp ## style, types, fast tests, slow tests (these really train; FAST=1 leaves them out)
 	@$(KIT) test $(if $(FAST),--fast)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 try:
-    from digit_recognizer import cli, data, ensemble, folds, runs, submission
+    from digit_recognizer import cli, data, ensemble, folds, ledger, runs, submission
     from digit_recognizer.errors import KitError
     from digit_recognizer.recipe import Recipe
 except ModuleNotFoundError as missing:
@@ -38,6 +38,7 @@ def main(recipe: Recipe, given: Path | None) -> None:
     faults = submission.check(file, len(digits.test_images))
     if faults:
         raise KitError(f"{file}: written and read back with faults: {'; '.join(faults)}")
+    ledger.record(home / "submissions", ledger.of_run(run, scores, file))
     run.finish({"sample": digits.sample, **scores.as_json()})
     warning = "; a sample run, it cannot be submitted" if digits.sample else ""
     print(f"submission: submissions/{file.name}, {len(digits.test_images):,} rows, checked{warning}")

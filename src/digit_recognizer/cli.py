@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from digit_recognizer import files, submission
+from digit_recognizer import competition, data, files, sending, submission
 from digit_recognizer import recipe as recipes
+from digit_recognizer.competition import Competition
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe
 
 Story = Callable[[Recipe, Path | None], None]
 ROOT = Path(__file__).parents[2]
 REPORT = Path("runs") / "error.log"
+KEPT = "trained members are kept, and the same command goes on from them"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -27,19 +29,35 @@ def main(words: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(required=True, metavar="verb", parser_class=_Parser)
     run = verbs.add_parser("run", help="train an ensemble, score it, write and check a submission")
     _add_run_options(run)
-    run.set_defaults(call=lambda given: _run(_story(), given))
+    run.set_defaults(call=lambda given: _run(_story(), given), interrupted=KEPT)
     check = verbs.add_parser("check", help="check a submission file and name every fault by line")
     check.add_argument("--file", type=_path, required=True, help="the submission file")
     check.add_argument(
         "--rows", type=int, help=f"rows of its test file (default: its run's, or the competition's {submission.ROWS:,})"
     )
     check.set_defaults(call=_check)
+    submit = verbs.add_parser("submit", help="send a submission to Kaggle, wait for its score, remember both")
+    submit.add_argument("--file", type=_path, help="the file to send (default: of the best run not yet sent)")
+    submit.add_argument("--run", help="the run whose file to send")
+    submit.add_argument("--message", default="", help="goes along with it (default: the run and its score)")
+    submit.add_argument("--yes", action="store_true", help="send without asking")
+    submit.add_argument("--force", action="store_true", help="send though validation says it is worse than one sent")
+    submit.add_argument("--wait", type=float, default=600, help="seconds to wait for the score (default: 600)")
+    submit.add_argument("--no-wait", dest="wait", action="store_const", const=0, help="do not wait for the score")
+    submit.set_defaults(call=_submit, interrupted="the same command looks at Kaggle's list before it sends again")
+    scores = verbs.add_parser("scores", help="the table of all runs: validation, public score, the gap")
+    scores.set_defaults(call=lambda given: sending.scores(Path.cwd()))
+    fetch = verbs.add_parser("data", help="download the competition's files into data/")
+    fetch.set_defaults(call=lambda given: _download(), interrupted="the same command goes on with the download")
+    doctor = verbs.add_parser("doctor", help="look at Python, packages, devices, data, credentials, the account")
+    _add_data_option(doctor)
+    doctor.set_defaults(call=_doctor)
     test = verbs.add_parser("test", help="check style and types, then run the tests")
     test.add_argument("--fast", action="store_true", help="leave out the tests that really train")
     test.set_defaults(call=lambda given: _lint() or _tool("pytest", "-q", *(["-m", "not slow"] if given.fast else [])))
     lint = verbs.add_parser("lint", help="check style and types")
     lint.set_defaults(call=lambda given: _lint())
-    return _guarded(lambda: _call(parser, words))
+    return _guarded(parser, words)
 
 
 def script(story: Story, words: Sequence[str] | None = None) -> int:
@@ -50,8 +68,8 @@ def script(story: Story, words: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_run_options(parser)
-    parser.set_defaults(call=lambda given: _run(story, given))
-    return _guarded(lambda: _call(parser, words))
+    parser.set_defaults(call=lambda given: _run(story, given), interrupted=KEPT)
+    return _guarded(parser, words)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,19 +79,16 @@ class _Parser(argparse.ArgumentParser):
         raise BadInput(f"{self.prog}: {message}; see {self.prog} --help")
 
 
-def _call(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
-    given = parser.parse_args(words)
-    return int(given.call(given) or 0)
-
-
-def _guarded(call: Callable[[], int]) -> int:
+def _guarded(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
+    given = argparse.Namespace()
     try:
-        return call()
+        parser.parse_args(words, given)
+        return int(given.call(given) or 0)
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
-        print("\ninterrupted; trained members are kept, and the same command goes on from them", file=sys.stderr)
+        print(f"\ninterrupted; {getattr(given, 'interrupted', 'nothing was changed')}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,10 +109,14 @@ def _report(text: str) -> str:
     return f"; the details are in {REPORT}"
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
+def _add_data_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=_path, help="folder or zip of the competition's files (default: data/, else the sample)"
     )
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    _add_data_option(parser)
     parser.add_argument("--recipe", default="standard", help=f"{', '.join(recipes.RECIPES)} (default: standard)")
     group = parser.add_argument_group("single fields of the recipe")
     for setting in recipes.settings():
@@ -111,7 +130,37 @@ def _path(text: str) -> Path:
 
 def _run(story: Story, given: argparse.Namespace) -> None:
     fields = {s.name: value for s in recipes.settings() if (value := getattr(given, s.name)) is not None}
-    story(recipes.named(given.recipe).changed(**fields), given.data)
+    recipe = recipes.named(given.recipe).changed(**fields)
+    if given.data is None and not data.present(Path("data")) and competition.credentials():
+        _download()
+    story(recipe, given.data)
+
+
+def _download() -> None:
+    person = competition.credentials()
+    if person is None:
+        raise BadInput(competition.NO_CREDENTIALS)
+    with Competition(person) as door:
+        door.download(Path("data"))
+    print("data/: train.csv and test.csv of the competition")
+
+
+def _submit(given: argparse.Namespace) -> None:
+    sending.submit(
+        Path.cwd(),
+        file=given.file,
+        run=given.run,
+        message=given.message,
+        yes=given.yes,
+        force=given.force,
+        wait=given.wait,
+    )
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from digit_recognizer import doctor
+
+    return min(1, doctor.examine(Path.cwd(), given.data))
 
 
 def _story() -> Story:

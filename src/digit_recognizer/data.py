@@ -81,7 +81,7 @@ def read(given: Path | None, *, default: Path, cache: Path) -> Data:
         BadInput: no such place, files missing from it, or a file that is not in the competition's form.
     """
     place = given or default
-    if given is None and not any(_candidates(place, name) for name in COLUMNS):
+    if given is None and not present(place):
         place = cache / "sample"
         write_sample(place)
     train, test = (_locate(place, name) for name in ("train", "test"))
@@ -129,6 +129,22 @@ def write_sample(folder: Path) -> None:
         text.write(",".join(COLUMNS[name]) + "\n")
         np.savetxt(text, rows, fmt="%d", delimiter=",")
         files.write_bytes(folder / f"{name}.csv", text.getvalue().encode())
+
+
+def present(place: Path) -> bool:
+    """Whether a folder has any of the competition's files."""
+    return any(_candidates(place, name) for name in COLUMNS)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Put ``train.csv`` and ``test.csv`` of a zip into ``folder``, each whole or not at all.
+
+    Raises:
+        BadInput: the zip is damaged, lacks one of the two, or has members that point outside.
+    """
+    texts = {f"{name}.csv": _text(archive, f"{name}.csv") for name in COLUMNS}
+    for name, text in texts.items():
+        files.write_bytes(folder / name, text)
 
 
 def parse(text: bytes, table: str, file: str) -> Bytes:

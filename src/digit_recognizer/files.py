@@ -1,14 +1,18 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all; let one process at a time."""
 
 import errno
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from digit_recognizer.errors import BadInput
+
+if sys.platform != "win32":
+    import fcntl
 
 MENDS = {
     errno.ENOSPC: "free some space there",
@@ -52,6 +56,23 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file, which stays, through the block; on Windows nothing is held.
+
+    Raises:
+        BlockingIOError: another process holds it and ``wait`` is False.
+        BadInput: it cannot be made.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("wb")
+    with file:
+        if sys.platform != "win32":
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -13,6 +13,30 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+class Spinner:
+    """Shows on a terminal that something is waited for, and for how long; elsewhere one plain line."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._began, self._moving = text, time.monotonic(), sys.stdout.isatty()
+        if not self._moving:
+            print(text, flush=True)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, turning."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._moving:
+                waited = time.monotonic() - self._began
+                line = f"{'|/-'[int(waited * 8) % 3]} {self._text}  {duration(waited)}"
+                print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+            time.sleep(min(left, 0.125))
+
+    def stop(self) -> None:
+        """Clear the line."""
+        if self._moving:
+            print("\r\x1b[K", end="", flush=True)
+
+
 class Progress:
     """Prints the epochs of a run's members as they end, several members at once, with the time left for the whole run.
 

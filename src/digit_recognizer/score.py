@@ -48,6 +48,18 @@ def score(errors: int, rows: int, *, distinct: int | None = None) -> Score:
     return Score(errors, rows, accuracy, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
+def expected_public(validation: Score, rows: int) -> tuple[float, float]:
+    """The range in which the accuracy on ``rows`` other rows of the same kind lies 99 times in 100.
+
+    The normal approximation of the difference of two shares, with a success and a failure added to what validation
+    counted (Agresti and Caffo, 2000), so that no error among few rows does not promise none.
+    """
+    z = NormalDist().inv_cdf(0.995)
+    share = (validation.rows - validation.errors + 1) / (validation.rows + 2)
+    reach = z * math.sqrt(share * (1 - share) * (1 / (validation.rows + 2) + 1 / rows))
+    return max(0.0, share - reach), min(1.0, share + reach)
+
+
 def errors(labels: Labels, probabilities: npt.NDArray[np.float32]) -> int:
     """Count the rows of float (n, 10) probabilities whose most probable digit is not the label."""
     return int((probabilities.argmax(axis=1) != labels).sum())

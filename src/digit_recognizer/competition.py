@@ -1,0 +1,406 @@
+"""The only door to Kaggle: whose account, what was sent, send, download.
+
+It speaks through ``kagglesdk``, the part of the official ``kaggle`` package that talks to Kaggle. The module ``kaggle``
+itself stays outside: importing it authenticates at once, makes a folder in the user's home, and in some releases prints
+or exits. Here every call has a time limit, a bounded number of tries and a one-line error, and no secret gets out.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from digit_recognizer import data, files
+from digit_recognizer.errors import BadInput, KitError
+
+SLUG = "digit-recognizer"
+SETTINGS_PAGE = "https://www.kaggle.com/settings"
+RULES_PAGE = f"https://www.kaggle.com/competitions/{SLUG}/rules"
+NO_CREDENTIALS = (
+    f"no Kaggle credentials; make a token at {SETTINGS_PAGE} and put it into ~/.kaggle/access_token (chmod 600), "
+    "or kaggle.json into ~/.kaggle"
+)
+CONNECT, READ = 10, 60  # seconds
+TRIES = 4
+LONGEST_PAUSE = 60  # seconds
+CHUNK = 1 << 18
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What Kaggle knows a person by.
+
+    Attributes:
+        source: where it was found: a variable's name or a file's path.
+        kind: ``token``, ``key`` (with a user name) or ``login`` (left by ``kaggle auth login``).
+        secret: never shown.
+    """
+
+    source: str
+    kind: str
+    username: str = ""
+    secret: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A submission as Kaggle tells of it; ``status`` is ``pending``, ``complete`` or ``error``."""
+
+    reference: str
+    file: str
+    description: str
+    status: str
+    public_score: str
+    error: str
+
+
+class Unclear(KitError):
+    """A submission may have arrived or not: it was sent, and the answer was lost."""
+
+
+def credentials() -> Credentials | None:
+    """Find the credentials that win, in the order of Kaggle's own client, without a call to Kaggle.
+
+    Raises:
+        BadInput: a file with a secret that other users of the machine can read, or one of another form.
+    """
+    return next(_found(), None)
+
+
+def _found() -> Iterator[Credentials]:
+    env = os.environ
+    if "KAGGLE_KERNEL_RUN_TYPE" in env and "KAGGLE_DATA_PROXY_URL" in env and (name := env.get("KAGGLE_API_V1_TOKEN")):
+        yield from _token_file(Path(name))
+    if token := env.get("KAGGLE_API_TOKEN"):
+        with suppress(OSError):  # a token may be longer than a path can be
+            if Path(token).exists():
+                yield from _token_file(Path(token))
+                token = ""
+        if token:
+            yield Credentials("KAGGLE_API_TOKEN", "token", secret=token)
+    home = Path.home() / ".kaggle"
+    for name in ("access_token", "access_token.txt"):
+        yield from _token_file(home / name)
+    config = home if home.exists() else Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
+    key_file = Path(env.get("KAGGLE_CONFIG_DIR") or config) / "kaggle.json"
+    pair = {"username": env.get("KAGGLE_USERNAME"), "key": env.get("KAGGLE_KEY")}
+    source = "KAGGLE_USERNAME and KAGGLE_KEY"
+    if not all(pair.values()) and key_file.exists():
+        kept = _secret_json(key_file)
+        if not all(isinstance(kept.get(name), str) and kept[name] for name in pair):
+            form = '{"username": "…", "key": "…"}'
+            raise BadInput(f"{key_file}: expected {form}; take a new one from {SETTINGS_PAGE}")
+        pair = {name: value or kept[name] for name, value in pair.items()}
+        source = str(key_file)
+    if pair["username"] and pair["key"]:
+        yield Credentials(source, "key", username=pair["username"], secret=pair["key"])
+    if (login := home / "credentials.json").exists():
+        kept = _secret_json(login)
+        if refresh := str(kept.get("refresh_token") or ""):
+            yield Credentials(str(login), "login", str(kept.get("username", "")), refresh)
+
+
+def _token_file(path: Path) -> Iterator[Credentials]:
+    if path.is_file() and (token := _secret_text(path).strip()):
+        yield Credentials(str(path), "token", secret=token)
+
+
+def _secret_json(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(_secret_text(path))
+    except ValueError as error:
+        raise BadInput(f"{path}: not valid JSON; take a new one from {SETTINGS_PAGE}") from error
+    return kept if isinstance(kept, dict) else {}
+
+
+def _secret_text(path: Path) -> str:
+    with files.explained(path):
+        if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise BadInput(f"{path}: other users of this machine can read it; chmod 600 {path}")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{path}: not UTF-8 text; take a new one from {SETTINGS_PAGE}") from error
+
+
+class Competition:
+    """Digit Recognizer on Kaggle, as one person; a context manager.
+
+    Every method raises ``KitError`` with a line for people where Kaggle refuses or cannot be reached.
+
+    Args:
+        person: whose credentials.
+        tries: how often a call that may be repeated is made before it is given up.
+    """
+
+    def __init__(self, person: Credentials, *, tries: int = TRIES) -> None:
+        self._person, self._tries = person, tries
+        self._secrets = [person.secret]
+
+    def __enter__(self) -> Self:
+        from kagglesdk import KaggleClient, KaggleCredentials
+        from requests.adapters import HTTPAdapter
+
+        class Limited(HTTPAdapter):
+            """Kaggle's client sets no time limit."""
+
+            def send(self, *words: Any, **named: Any) -> Any:
+                named["timeout"] = named.get("timeout") or (CONNECT, READ)
+                return super().send(*words, **named)
+
+        def opened(**secret: str) -> Any:
+            client = KaggleClient(user_agent="digit-recognizer-kit", **secret)
+            client.__enter__()
+            for scheme in ("https://", "http://"):
+                client.http_client()._session.mount(scheme, Limited())
+            return client
+
+        if self._person.kind == "login":
+            with opened() as nobody:
+                token = self._call(lambda: KaggleCredentials.load(client=nobody).get_access_token())
+            self._secrets.append(token)
+            self._client = opened(api_token=token)
+        elif self._person.kind == "token":
+            self._client = opened(api_token=self._person.secret)
+        else:
+            self._client = opened(username=self._person.username, password=self._person.secret)
+        self._api = self._client.competitions.competition_api_client
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.__exit__(None, None, None)
+
+    def account(self) -> str:
+        """The user name that the credentials belong to, as far as Kaggle tells."""
+        if self._person.kind != "token":
+            self.left_today()  # a wrong key is refused here
+            return self._person.username
+        from kagglesdk.security.types.oauth_service import IntrospectTokenRequest
+
+        request = IntrospectTokenRequest()
+        request.token = self._person.secret
+        told = self._call(lambda: self._client.security.oauth_client.introspect_token(request))
+        if not told.active:
+            raise KitError(self._refused())
+        return str(told.username)
+
+    def entered(self) -> bool:
+        """Whether the account has joined the competition, which is to accept its rules."""
+        from kagglesdk.competitions.types.competition_api_service import ApiGetCompetitionRequest
+
+        request = ApiGetCompetitionRequest()
+        request.competition_name = SLUG
+        return bool(self._call(lambda: self._api.get_competition(request)).user_has_entered)
+
+    def left_today(self) -> int:
+        """How many submissions the account may still send today (a day of UTC)."""
+        from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionLimitsRequest
+
+        request = ApiGetSubmissionLimitsRequest()
+        request.competition_name = SLUG
+        return int(self._call(lambda: self._api.get_submission_limits(request)).num_allowed_now)
+
+    def sent(self) -> list[Sent]:
+        """All submissions of the account, the newest first."""
+        from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
+
+        request = ApiListSubmissionsRequest()
+        request.competition_name = SLUG
+        request.page_size = 100
+        found: list[Sent] = []
+        while True:
+            page = self._call(lambda: self._api.list_submissions(request))
+            found += map(_sent, page.submissions)
+            if not page.next_page_token or page.next_page_token == request.page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    def one(self, reference: str) -> Sent:
+        """A submission by its reference."""
+        from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionRequest
+
+        request = ApiGetSubmissionRequest()
+        request.ref = int(reference)
+        return _sent(self._call(lambda: self._api.get_submission(request)))
+
+    def upload(self, file: Path) -> str:
+        """Bring a file to Kaggle, which counts as no submission yet, and give the token to submit it by."""
+        import requests
+        from kagglesdk.competitions.types.competition_api_service import ApiStartSubmissionUploadRequest
+
+        request = ApiStartSubmissionUploadRequest()
+        request.competition_name = SLUG
+        request.file_name = file.name
+        request.content_length = file.stat().st_size
+        request.last_modified_epoch_seconds = int(file.stat().st_mtime)
+
+        def whole() -> str:
+            begun = self._api.start_submission_upload(request)
+            with file.open("rb") as content:
+                requests.put(begun.create_url, data=content, timeout=(CONNECT, READ)).raise_for_status()
+            return str(begun.token)
+
+        return self._call(whole)
+
+    def submit(self, token: str, description: str) -> str:
+        """Submit an uploaded file, once, and give Kaggle's reference.
+
+        Raises:
+            Unclear: the answer was lost, so it may count as one of the day's submissions.
+            KitError: Kaggle refused it; it does not count.
+        """
+        import requests
+        from kagglesdk.competitions.types.competition_api_service import ApiCreateSubmissionRequest
+
+        request = ApiCreateSubmissionRequest()
+        request.competition_name = SLUG
+        request.blob_file_tokens = token
+        request.submission_description = description
+        try:
+            answer = self._api.create_submission(request)
+        except (requests.exceptions.RequestException, ValueError) as error:
+            status = _status(error)
+            if status is None or status >= 500:
+                raise Unclear(self._line(error)) from error
+            raise KitError(self._line(error)) from error
+        if not answer.ref:
+            raise KitError(f"Kaggle took no submission: {self._clean(answer.message) or 'it gave no reference'}")
+        return str(answer.ref)
+
+    def download(self, folder: Path) -> None:
+        """Download the competition's zip, go on where an earlier download broke off, and unpack it.
+
+        What is left in ``folder`` is ``train.csv`` and ``test.csv``, whole.
+
+        Raises:
+            BadInput: the folder cannot be written.
+            KitError: what came is damaged.
+        """
+        from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
+
+        request = ApiDownloadDataFilesRequest()
+        request.competition_name = SLUG
+        with files.explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            part = self._call(lambda: self._fetch(self._api.download_data_files(request), folder))
+            try:
+                data.unpack(part, folder)
+            except BadInput as error:
+                part.unlink()
+                raise KitError(
+                    f"the download from Kaggle is damaged and was removed; run it again ({error})"
+                ) from error
+            part.unlink()
+
+    def _fetch(self, response: Any, folder: Path) -> Path:
+        import requests
+        from tqdm import tqdm
+
+        # Named by what Kaggle has now, so that the rest of another file is never put behind this one's beginning.
+        version = f"{response.headers.get('ETag')} {response.headers.get('Content-Length')}"
+        part = folder / f".{hashlib.sha256(version.encode()).hexdigest()[:16]}-{data.ARCHIVE}"
+        total = int(response.headers.get("Content-Length", 0))
+        have = part.stat().st_size if part.exists() else 0
+        if total and have == total:
+            response.close()
+            return part
+        if have:
+            response.close()
+            headers = {"Range": f"bytes={have}-"}
+            response = requests.get(response.url, headers=headers, stream=True, timeout=(CONNECT, READ))
+            response.raise_for_status()
+            have = have if response.status_code == 206 else 0
+        bar = tqdm(desc=data.ARCHIVE, total=total or None, initial=have, unit="B", unit_scale=True, disable=None)
+        with response, part.open("ab" if have else "wb") as out, bar:
+            for chunk in response.iter_content(CHUNK):
+                out.write(chunk)
+                bar.update(len(chunk))
+        if part.stat().st_size < total:
+            raise requests.exceptions.ConnectionError("the connection was cut")
+        return part
+
+    def _call(self, call: Callable[[], Answer]) -> Answer:
+        """Make a call that may be repeated; where Kaggle is busy or away, wait and try again."""
+        import requests
+
+        for tried in range(1, self._tries + 1):
+            try:
+                return call()
+            except (requests.exceptions.RequestException, ValueError) as error:
+                status, pause = _status(error), _pause(error, 2.0 ** (tried - 1))
+                passing = status is None or status == 429 or status >= 500
+                if not passing or tried == self._tries or pause > LONGEST_PAUSE:
+                    raise KitError(self._line(error)) from error
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _line(self, error: Exception) -> str:
+        """What people need to know of a failed call."""
+        status = _status(error)
+        if status is None:
+            reason = "no answer in time" if "timed out" in str(error).lower() else "no connection, or it was cut"
+            return f"Kaggle cannot be reached ({reason}); check the network and run it again"
+        said = self._clean(_message(error))
+        if status == 401:
+            return self._refused()
+        if status == 403:
+            return f"Kaggle refuses (403{said}); accept the competition's rules at {RULES_PAGE}, and run it again"
+        if status == 404:
+            return f"Kaggle does not find it (404{said}); see whether {RULES_PAGE} still opens"
+        if status == 429:
+            return f"Kaggle asks for fewer calls (429); wait {_pause(error, 60):.0f} s and run it again"
+        return f"Kaggle failed ({status}{said}); {'run it again later' if status >= 500 else 'see what it says'}"
+
+    def _refused(self) -> str:
+        mend = f"make a new one at {SETTINGS_PAGE}"
+        rest = "" if self._person.kind == "login" else ", or remove this one to use another source"
+        what = f"the {self._person.kind} from {self._person.source}"
+        return f"Kaggle does not know {what}: expired or wrong; {mend}{rest}"
+
+    def _clean(self, text: str) -> str:
+        for secret in filter(None, self._secrets):
+            text = text.replace(secret, "…")
+        return " ".join(text.split())[:300]
+
+
+def _sent(told: Any) -> Sent:
+    return Sent(
+        reference=str(told.ref),
+        file=told.file_name or "",
+        description=told.description or "",
+        status=told.status.name.lower(),
+        public_score=told.public_score or "",
+        error=" ".join((told.error_description or "").split()),
+    )
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status of a failed call; None where no whole answer came."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return None
+    with suppress(ValueError, KeyError, TypeError):  # Kaggle may put the true one into the body of a 200
+        return int(response.json()["code"])
+    return int(response.status_code)
+
+
+def _message(error: Exception) -> str:
+    response = getattr(error, "response", None)
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        return f": {response.json()['message']}"  # type: ignore[union-attr]
+    return ""
+
+
+def _pause(error: Exception, otherwise: float) -> float:
+    """Seconds that Kaggle asks to wait, else ``otherwise``."""
+    response = getattr(error, "response", None)
+    asked = response.headers.get("Retry-After", "") if response is not None else ""
+    return float(asked) if asked.isdecimal() else otherwise

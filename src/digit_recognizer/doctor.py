@@ -1,0 +1,94 @@
+"""Look at what the other verbs need, and say how to mend what is missing."""
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from digit_recognizer import competition, data, engines
+from digit_recognizer.competition import Competition
+from digit_recognizer.errors import BadInput, KitError
+
+PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "kaggle")
+
+
+def examine(home: Path, given: Path | None) -> int:
+    """Print a line for each thing looked at and give how many are wrong; what is only absent is not wrong."""
+    wrong = 0
+    person: competition.Credentials | None = None
+
+    def look(what: str, find: Callable[[], str]) -> None:
+        nonlocal wrong
+        try:
+            mark, found = "ok", find()
+        except KitError as error:
+            wrong += 1
+            mark, found = "!!", str(error)
+        except Exception as error:  # whatever is broken is a finding here
+            wrong += 1
+            mark, found = "!!", f"{type(error).__name__}: {error}"
+        print(f"{mark}  {what:<12} {found}", flush=True)
+
+    def credentials() -> str:
+        nonlocal person
+        person = competition.credentials()
+        if person is None:
+            return f"none, which only sending needs; make a token at {competition.SETTINGS_PAGE}"
+        return f"{person.kind} from {person.source}"
+
+    look("Python", _python)
+    look("packages", _packages)
+    look("devices", _devices)
+    look("data", lambda: _data(home, given))
+    look("credentials", credentials)
+    if person:
+        try:
+            with Competition(person, tries=2) as door:
+                look("account", door.account)
+                look("rules", lambda: _rules(door))
+                look("today", lambda: f"{door.left_today()} submissions left")
+        except KitError as error:
+            look("account", lambda error=error: _raise(error))  # type: ignore[misc]
+    return wrong
+
+
+def _raise(error: Exception) -> str:
+    raise error
+
+
+def _python() -> str:
+    return f"{platform.python_version()} at {sys.executable}"
+
+
+def _packages() -> str:
+    found, missing = [], []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        raise BadInput(f"{', '.join(missing)} missing; make setup, or pip install -r requirements.txt")
+    return ", ".join(found)
+
+
+def _devices() -> str:
+    from digit_recognizer.backend import keras
+
+    workers, threads = engines.share(1000)
+    precision = keras.config.dtype_policy().name
+    devices = ", ".join(keras.distribution.list_devices())
+    return f"{devices}; {workers} at once with {threads} of {engines.cores()} cores each, {precision}"
+
+
+def _data(home: Path, given: Path | None) -> str:
+    if given is None and not data.present(home / "data"):
+        return "none in data/; make run downloads it where there are credentials, else it uses the bundled sample"
+    return str(data.read(given, default=home / "data", cache=home / "runs" / "cache"))
+
+
+def _rules(door: Competition) -> str:
+    if not door.entered():
+        raise KitError(f"not accepted; join the competition at {competition.RULES_PAGE}")
+    return "accepted"
