@@ -1,14 +1,43 @@
 """What several test files share."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kaggle_server import TOKEN, Server, serving
+
 ROOT = Path(__file__).parents[1]
+OUTSIDE_MAKE = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "FAST"))}
 COMPETITION = ROOT.parent / "shared" / "digit-recognizer" / "digit-recognizer.zip"
+
+
+@pytest.fixture(autouse=True)
+def nobody(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, no credentials, and no way to Kaggle: whoever tries meets a closed port. Gives the home."""
+    for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    return home
+
+
+@pytest.fixture
+def kaggle(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A Kaggle of our own on loopback, which Kaggle's client is led to, and a valid token in the environment."""
+    with serving() as server:
+        monkeypatch.setenv("http_proxy", server.address)
+        monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+        yield server
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """The verbs, from the shell and from make: light, and clear about what they were not given."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, kit, one_line
+from conftest import OUTSIDE_MAKE, ROOT, kit, one_line
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["check", "--help"]])
@@ -45,13 +44,10 @@ def test_the_kernel_without_its_packages_says_how_to_get_them() -> None:
     assert "package digit_recognizer is not installed; run `make setup`" in one_line(done.stderr)
 
 
-OUTSIDE_MAKE = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "FAST"))}
-
-
 def test_make_alone_prints_every_verb() -> None:
     done = subprocess.run(["make"], cwd=ROOT, env=OUTSIDE_MAKE, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
-    for verb in ("setup", "run", "check", "test", "lint", "clean"):
+    for verb in ("setup", "doctor", "data", "run", "scores", "check", "submit", "test", "lint", "clean"):
         assert f"  make {verb} " in done.stdout
 
 

@@ -29,7 +29,7 @@ NO_CREDENTIALS = (
 CONNECT, READ = 10, 60  # seconds
 TRIES = 4
 LONGEST_PAUSE = 60  # seconds
-CHUNK = 1 << 18
+CHUNK = 1 << 14  # at most so much of a broken download is fetched again
 
 Answer = TypeVar("Answer")
 

@@ -1,0 +1,182 @@
+"""The door to Kaggle: whose credentials win, and the download."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import csv_text, kit, one_line
+from digit_recognizer import cli, competition, data
+from digit_recognizer.errors import BadInput
+from kaggle_server import KEY, TOKEN, USER, Server
+
+real_sleep = time.sleep
+
+
+def keep(path: Path, content: object, mode: int = 0o600) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    path.chmod(mode)
+    return path
+
+
+def test_each_source_hides_those_after_it(nobody: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def found() -> tuple[str, str, str]:
+        person = competition.credentials()
+        assert person
+        return person.kind, person.username, person.secret
+
+    assert competition.credentials() is None
+    xdg = keep(nobody / ".config" / "kaggle" / "kaggle.json", {"username": "xdg", "key": "1"})
+    assert found() == ("key", "xdg", "1")
+    keep(nobody / ".kaggle" / "credentials.json", {"refresh_token": "r", "username": "login"})
+    assert found() == ("login", "login", "r"), "where ~/.kaggle is, ~/.config/kaggle is not looked into"
+    keep(nobody / ".kaggle" / "kaggle.json", {"username": "home", "key": "2"})
+    assert found() == ("key", "home", "2")
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(xdg.parent))
+    assert found() == ("key", "xdg", "1")
+    monkeypatch.setenv("KAGGLE_USERNAME", "env")
+    assert found() == ("key", "env", "1"), "each half for itself"
+    monkeypatch.setenv("KAGGLE_KEY", "3")
+    assert found() == ("key", "env", "3")
+    keep(nobody / ".kaggle" / "access_token.txt", "t1\n")
+    assert found() == ("token", "", "t1")
+    keep(nobody / ".kaggle" / "access_token", "t2\n")
+    assert found() == ("token", "", "t2")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "t3")
+    assert found() == ("token", "", "t3")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", str(keep(tmp_path / "token", "t4")))
+    assert found() == ("token", "", "t4")
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    monkeypatch.setenv("KAGGLE_DATA_PROXY_URL", "https://localhost")
+    monkeypatch.setenv("KAGGLE_API_V1_TOKEN", str(keep(tmp_path / "v1", "t5")))
+    assert found() == ("token", "", "t5")
+    assert "t5" not in repr(competition.credentials())
+
+
+@pytest.mark.parametrize("name", ["kaggle.json", "access_token", "credentials.json"])
+def test_a_key_that_others_can_read_is_refused_with_the_mend(name: str, nobody: Path) -> None:
+    path = keep(nobody / ".kaggle" / name, {"username": USER, "key": KEY, "refresh_token": "r"}, mode=0o640)
+    with pytest.raises(BadInput, match=f"chmod 600 {path}"):
+        competition.credentials()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"username": "ada"}', '{"username": "ada", "key": 7}'])
+def test_a_key_file_of_another_form_is_refused(content: str, nobody: Path) -> None:
+    keep(nobody / ".kaggle" / "kaggle.json", content)
+    with pytest.raises(BadInput, match=r"take a new one from https://www\.kaggle\.com/settings"):
+        competition.credentials()
+
+
+def test_the_example_has_the_form_of_a_key_file(nobody: Path) -> None:
+    example = Path(__file__).parents[1] / "kaggle.json.example"
+    keep(nobody / ".kaggle" / "kaggle.json", example.read_text())
+    person = competition.credentials()
+    assert person
+    assert person.kind == "key"
+
+
+@pytest.fixture
+def place(tmp_path: Path, kaggle: Server, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and at Kaggle the competition's files, small ones; time passes fast."""
+    kaggle.pack(train_csv=csv_text("train"), test_csv=csv_text("test"), sample__submission_csv=b"")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "sleep", lambda seconds: real_sleep(seconds / 50))
+    return tmp_path
+
+
+def whole(place: Path) -> bool:
+    folder = place / "data"
+    return sorted(path.name for path in folder.iterdir()) == ["test.csv", "train.csv"] and all(
+        (folder / f"{table}.csv").read_bytes() == csv_text(table) for table in data.COLUMNS
+    )
+
+
+def test_the_files_are_downloaded_and_unpacked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data"]) == 0
+    assert whole(place)
+    shown = capsys.readouterr()
+    assert shown.out == "data/: train.csv and test.csv of the competition\n"
+    assert shown.err == "", "quiet where nobody watches"
+
+
+def test_user_name_and_key_open_the_door_too(place: Path, monkeypatch: pytest.MonkeyPatch, nobody: Path) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    keep(nobody / ".kaggle" / "kaggle.json", {"username": USER, "key": KEY})
+    assert cli.main(["data"]) == 0
+    assert whole(place)
+
+
+def test_a_broken_download_goes_on_where_it_broke(place: Path, kaggle: Server) -> None:
+    kaggle.cut, kaggle.cuts = 20_000, 2
+    assert cli.main(["data"]) == 0
+    assert whole(place)
+    assert kaggle.ranges[-1] == "bytes=16384-"
+
+
+def test_a_later_call_goes_on_too_unless_the_file_is_another(
+    place: Path, kaggle: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kaggle.cut, kaggle.cuts = 40_000, 99
+    assert cli.main(["data"]) == 1
+    assert "Kaggle cannot be reached (no connection, or it was cut)" in one_line(capsys.readouterr().err)
+    assert not list((place / "data").glob("*.csv"))
+    kaggle.cuts = 0
+    assert cli.main(["data"]) == 0
+    assert whole(place)
+    assert int(kaggle.ranges[-1].removeprefix("bytes=").rstrip("-")) >= 32_768
+    # Another file of Kaggle's: nothing of the first is used.
+    kaggle.cuts = 99
+    assert cli.main(["data"]) == 1
+    kaggle.cuts = 0
+    kaggle.pack(train_csv=csv_text("train", seed=1), test_csv=csv_text("test", seed=1))
+    assert cli.main(["data"]) == 0
+    assert (place / "data" / "train.csv").read_bytes() == csv_text("train", seed=1)
+
+
+@pytest.mark.parametrize("damage", [lambda zip_: zip_[:3000] + bytes(99) + zip_[3099:], lambda zip_: zip_[:-500]])
+def test_a_damaged_download_is_removed(
+    damage: object, place: Path, kaggle: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = kaggle.archive
+    kaggle.archive = damage(good)  # type: ignore[operator]
+    assert cli.main(["data"]) == 1
+    assert "damaged and was removed; run it again" in one_line(capsys.readouterr().err)
+    assert not list((place / "data").iterdir())
+    kaggle.archive = good
+    assert cli.main(["data"]) == 0
+    assert whole(place)
+
+
+def test_a_zip_that_points_outside_is_refused(place: Path, kaggle: Server) -> None:
+    kaggle.pack(**{"../train_csv": csv_text("train"), "test_csv": csv_text("test")})
+    kaggle.archive = kaggle.archive.replace(b"...train", b"../train")
+    assert cli.main(["data"]) == 1
+    assert not list(place.rglob("*.csv"))
+
+
+def test_without_credentials_it_says_how_to_get_them(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kaggle: Server
+) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    assert cli.main(["data"]) == 2
+    assert "no Kaggle credentials; make a token at https://www.kaggle.com/settings" in capsys.readouterr().err
+    assert not kaggle.calls
+
+
+@pytest.mark.slow
+def test_a_run_fetches_its_data_where_there_are_credentials(place: Path, kaggle: Server) -> None:
+    kaggle.pack(train_csv=csv_text("train", 60), test_csv=csv_text("test"))
+    words = ("--recipe", "quick", "--members", 1, "--folds", 2, "--epochs", 1, "--holdout", 0)
+    done = kit("run", *words, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "data/: train.csv and test.csv of the competition\ndata: " in done.stdout
+    assert "60 training and 30 test rows" in done.stdout
+    assert "sample" not in done.stdout
+    # Data at hand is not fetched again.
+    calls = len(kaggle.calls)
+    os.environ["KAGGLE_API_TOKEN"] = TOKEN
+    assert kit("run", *words, cwd=place).returncode == 0
+    assert len(kaggle.calls) == calls
