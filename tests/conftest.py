@@ -12,7 +12,6 @@ import pytest
 from kaggle_server import TOKEN, Server, serving
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE_MAKE = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "FAST"))}
 COMPETITION = ROOT.parent / "shared" / "digit-recognizer" / "digit-recognizer.zip"
 
 
@@ -67,6 +66,11 @@ def folder(tmp_path: Path) -> Path:
     for table in ("train", "test"):
         (place / f"{table}.csv").write_bytes(csv_text(table))
     return place
+
+
+def outside_make() -> dict[str, str]:
+    """The environment, as it is where this make is not called by another."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "FAST"))}
 
 
 def kit(*words: object, cwd: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:

@@ -219,11 +219,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Quiet(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Clients that go away in the middle are what some tests are about."""
+
+
 @contextmanager
 def serving() -> Iterator[Server]:
     """Serve on a free port of 127.0.0.1 through the block."""
     kaggle = Server()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"kaggle": kaggle}))
+    http = Quiet(("127.0.0.1", 0), type("Bound", (Handler,), {"kaggle": kaggle}))
     kaggle.address = f"http://127.0.0.1:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

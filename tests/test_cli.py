@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import OUTSIDE_MAKE, ROOT, kit, one_line
+from conftest import ROOT, kit, one_line, outside_make
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["check", "--help"]])
@@ -45,7 +45,7 @@ def test_the_kernel_without_its_packages_says_how_to_get_them() -> None:
 
 
 def test_make_alone_prints_every_verb() -> None:
-    done = subprocess.run(["make"], cwd=ROOT, env=OUTSIDE_MAKE, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["make"], cwd=ROOT, env=outside_make(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     for verb in ("setup", "doctor", "data", "run", "scores", "check", "submit", "test", "lint", "clean"):
         assert f"  make {verb} " in done.stdout
@@ -55,7 +55,7 @@ def test_make_hands_its_options_on_as_they_were_given() -> None:
     done = subprocess.run(
         ["make", "-n", "run", "RECIPE=quick", "DATA=it's here/a b.zip", "BATCH_SIZE=64", "HOLDOUT=0"],
         cwd=ROOT,
-        env=OUTSIDE_MAKE,
+        env=outside_make(),
         capture_output=True,
         text=True,
         timeout=60,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import OUTSIDE_MAKE, ROOT, kit, one_line
+from conftest import ROOT, kit, one_line, outside_make
 from digit_recognizer import cli, competition, ledger
 from digit_recognizer.ledger import Row
 from kaggle_server import KEY, TOKEN, USER, Fault, Server, submission
@@ -299,7 +299,7 @@ def test_interrupted_anywhere_and_called_again_it_is_sent_once(call: str, home: 
 def test_as_a_user_types_it(home: Path, kaggle: Server, nobody: Path) -> None:
     words = ["make", "-f", ROOT / "Makefile", "-o", ".venv/run.stamp", f"KIT={sys.executable} -m digit_recognizer"]
     done = subprocess.run(
-        [*words, "submit", "YES=1"], env=OUTSIDE_MAKE | dict(os.environ), capture_output=True, text=True
+        [*words, "submit", "YES=1"], env=outside_make() | dict(os.environ), capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "sent: Kaggle's reference is 50000001\nwaiting for Kaggle's score\npublic score 0.99643\n" in done.stdout
