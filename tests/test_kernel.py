@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, kit, one_line
-from digit_recognizer import data, folds, member, recipe, score
+from digit_recognizer import data, folds, ledger, member, recipe, score
 from digit_recognizer.backend import keras
 
 pytestmark = pytest.mark.slow
@@ -106,6 +106,19 @@ def test_the_scores_are_those_of_the_probabilities_kept(trained: tuple[Path, str
     assert np.sum(scores["confusion"]) == len(split.holdout)
     assert about["identity"]["data"] == digits.fingerprint
     assert set(about["identity"]["versions"]) >= {"python", "tensorflow", "keras", "numpy"}
+
+
+def test_the_ledger_has_a_row_of_the_run(trained: tuple[Path, str]) -> None:
+    home, _ = trained
+    run = only_run(home)
+    scores = json.loads((run / "scores.json").read_text())
+    (row,) = ledger.read(home / "submissions")
+    assert row.run == run.name
+    assert row.sample
+    assert (row.holdout_errors, row.holdout_rows) == (scores["holdout"]["errors"], scores["holdout"]["rows"])
+    assert row.oof_accuracy == f"{scores['oof']['accuracy']:.5f}"
+    assert row.file_sha256 == ledger.digest(home / "submissions" / f"{run.name}.csv")
+    assert (row.reference, row.status) == ("", "")
 
 
 def test_the_checkpoint_is_of_the_epoch_with_least_loss_and_gives_the_same_probabilities(
