@@ -27,8 +27,8 @@ doctor: $(VENV)/run.stamp ## look at what the other verbs need, and say how to m
 data: $(VENV)/run.stamp ## download the competition's files into data/
 	@$(KIT) data
 
-run: $(VENV)/run.stamp ## train, score, write and check a submission; DATA= RECIPE= EPOCHS= MEMBERS= SEED= …
-	@$(KIT) run $(call options,DATA RECIPE $(SETTINGS))
+run: $(VENV)/run.stamp ## train, score, write and check a submission; DATA= RECIPE= BUDGET= EPOCHS= MEMBERS= …
+	@$(KIT) run $(call options,DATA RECIPE BUDGET $(SETTINGS))
 
 scores: $(VENV)/run.stamp ## all runs, best first: validation, public score, the gap
 	@$(KIT) scores

@@ -6,43 +6,42 @@ saw. Nothing is sent to Kaggle: what this leaves is submissions/<run>.csv, and r
 """
 
 import sys
-from pathlib import Path
 
 try:
     from digit_recognizer import cli, data, ensemble, folds, ledger, runs, submission
-    from digit_recognizer.errors import KitError
-    from digit_recognizer.recipe import Recipe
+    from digit_recognizer.ensemble import Blend
+    from digit_recognizer.runs import Order
 except ModuleNotFoundError as missing:
     sys.exit(f"kernel.py: package {missing.name} is not installed; run `make setup`, then .venv/bin/python kernel.py")
 
 
-def main(recipe: Recipe, given: Path | None) -> None:
-    """Train `recipe` on the data `given` (else data/, else the bundled sample) and write a checked submission."""
-    home = Path.cwd()
-    digits = data.read(given, default=home / "data", cache=home / "runs" / "cache")
+def main(order: Order) -> None:
+    """Train what is ordered, and write a checked submission: after each network of those so far, at the end of all."""
+    recipe = order.recipe
+    digits = data.read(order.data, default=order.home / "data", cache=order.cache)
     print(f"data: {digits}")
 
     split = folds.split(
         digits.labels, folds=recipe.folds, members=recipe.members, holdout=recipe.holdout, seed=recipe.seed
     )
-    run = runs.begin(home / "runs", recipe, digits)
+    run = runs.begin(order.home / "runs", recipe, digits)
     print(f"recipe: {recipe}\nrun: runs/{run.name}{', gone on with' if run.resumed else ''}", flush=True)
+    file = order.home / "submissions" / f"{run.name}.csv"
 
-    ensemble.train(recipe, digits, split, run)
-    blended = ensemble.blend(run, split, rows=len(digits.labels))
-    scores = ensemble.scores(blended, split, digits.labels)
+    def write(blend: Blend) -> None:
+        submission.write(file, blend.test.argmax(axis=1), also=order.also)
+
+    ensemble.train(recipe, digits, split, run, deadline=order.deadline, after_each=write)
+    blend = ensemble.blend(run, split, rows=len(digits.labels))
+    scores = ensemble.scores(blend, split, digits.labels)
     print(scores)
 
-    file = home / "submissions" / f"{run.name}.csv"
-    submission.write(file, blended.test.argmax(axis=1))
-    faults = submission.check(file, len(digits.test_images))
-    if faults:
-        raise KitError(f"{file}: written and read back with faults: {'; '.join(faults)}")
-    ledger.record(home / "submissions", ledger.of_run(run, scores, file))
+    write(blend)
+    ledger.record(order.home / "submissions", ledger.of_run(run, scores, file))
     run.finish({"sample": digits.sample, **scores.as_json()})
     warning = "; a sample run, it cannot be submitted" if digits.sample else ""
     print(f"submission: submissions/{file.name}, {len(digits.test_images):,} rows, checked{warning}")
 
 
-if __name__ == "__main__":
-    sys.exit(cli.script(main))
+if __name__ == "__main__" and (status := cli.script(main)):
+    sys.exit(status)

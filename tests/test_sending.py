@@ -280,7 +280,13 @@ def test_two_terminals_send_once(home: Path, kaggle: Server) -> None:
 def test_interrupted_anywhere_and_called_again_it_is_sent_once(call: str, home: Path, kaggle: Server) -> None:
     kaggle.fail(call, Fault(500, after=True, seconds=3))
     words = [sys.executable, "-m", "digit_recognizer", *SUBMIT]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )
     deadline = time.monotonic() + 30
     while call not in kaggle.calls and time.monotonic() < deadline:
         real_sleep(0.02)

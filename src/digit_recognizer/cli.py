@@ -3,9 +3,12 @@
 import argparse
 import importlib.util
 import os
+import re
 import runpy
 import subprocess
 import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +19,15 @@ from digit_recognizer import recipe as recipes
 from digit_recognizer.competition import Competition
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe
+from digit_recognizer.runs import Order
 
-Story = Callable[[Recipe, Path | None], None]
+Story = Callable[[Order], None]
 ROOT = Path(__file__).parents[2]
 REPORT = Path("runs") / "error.log"
+BEGAN = time.monotonic()
+MOUNTS = (f"competitions/{competition.SLUG}", competition.SLUG)  # today's and the former path
+KERNEL_BUDGET = 8.5 * 3600  # seconds: the shortest limit of Kaggle's, 9 hours, less a margin
+MIN_BUDGET = 30  # seconds
 KEPT = "trained members are kept, and the same command goes on from them"
 
 
@@ -118,6 +126,12 @@ def _add_data_option(parser: argparse.ArgumentParser) -> None:
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     _add_data_option(parser)
     parser.add_argument("--recipe", default="standard", help=f"{', '.join(recipes.RECIPES)} (default: standard)")
+    parser.add_argument(
+        "--budget",
+        type=_duration,
+        help="time for the whole run, such as 3m or 1h30m; fewer members, or epochs, are trained where not all fit",
+    )
+    parser.add_argument("--kaggle-root", type=Path, default=Path("/kaggle"), help=argparse.SUPPRESS)
     group = parser.add_argument_group("single fields of the recipe")
     for setting in recipes.settings():
         group.add_argument(f"--{setting.name.replace('_', '-')}", type=setting.type, help=setting.metadata["help"])
@@ -131,9 +145,48 @@ def _path(text: str) -> Path:
 def _run(story: Story, given: argparse.Namespace) -> None:
     fields = {s.name: value for s in recipes.settings() if (value := getattr(given, s.name)) is not None}
     recipe = recipes.named(given.recipe).changed(**fields)
-    if given.data is None and not data.present(Path("data")) and competition.credentials():
+    deadline = None if given.budget is None else BEGAN + given.budget
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        story(_in_a_kernel(recipe, given, deadline))
+        return
+    home = Path.cwd()
+    if given.data is None and not data.present(home / "data") and competition.credentials():
         _download()
-    story(recipe, given.data)
+    story(Order(recipe=recipe, data=given.data, home=home, cache=home / "runs" / "cache", deadline=deadline))
+
+
+def _in_a_kernel(recipe: Recipe, given: argparse.Namespace, deadline: float | None) -> Order:
+    """What a run on Kaggle is: data is mounted, what is to be kept lies in the working folder, time is limited."""
+    mounts = [given.kaggle_root / "input" / folder for folder in MOUNTS]
+    mounted = next((mount for mount in mounts if mount.exists()), None)
+    if given.data is None and mounted is None:
+        raise BadInput(
+            f"{mounts[0]}: not there; add the competition Digit Recognizer to the kernel's input (competition_sources)"
+        )
+    working = given.kaggle_root / "working"
+    return Order(
+        recipe=recipe,
+        data=given.data or mounted,
+        home=working,
+        cache=Path(tempfile.gettempdir()) / "digit-recognizer",
+        also=working / "submission.csv",
+        deadline=deadline or BEGAN + KERNEL_BUDGET,
+    )
+
+
+def _duration(text: str) -> float:
+    """Read a time such as 90s, 3m, 11h30m or 1.5h, in seconds."""
+    parts = re.fullmatch(r"(?:([0-9.]+)h)?(?:([0-9.]+)m)?(?:([0-9.]+)s)?", text.strip().lower())
+    try:
+        hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0, 0, 0)
+    except ValueError:
+        hours = minutes = seconds = 0
+    total = 3600 * hours + 60 * minutes + seconds
+    if total < MIN_BUDGET:
+        raise argparse.ArgumentTypeError(
+            f"expected a time such as 3m or 1h30m, at least {MIN_BUDGET} s, found {text!r}"
+        )
+    return total
 
 
 def _download() -> None:

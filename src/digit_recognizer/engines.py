@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
+from typing import Any
 
 from digit_recognizer.errors import KitError
 from digit_recognizer.progress import Progress
@@ -36,7 +37,7 @@ class Reporter:
         self._pipe.send(("epoch", (self._member, epoch, {name: float(value) for name, value in figures.items()})))
 
 
-Job = Callable[[int, Reporter], None]
+Job = Callable[[int, Reporter], Any]
 
 
 def cores() -> int:
@@ -48,13 +49,27 @@ def share(members: int) -> tuple[int, int]:
     """How many workers to start for a run of that many members, and how many threads to give each.
 
     It follows from the run and the machine alone, so that a run gone on with computes as it would have at first. A GPU
-    is used by one worker.
+    is used by one worker, which sees no other.
     """
-    workers = 1 if list(Path("/dev").glob("nvidia[0-9]*")) else min(cores(), members)
+    workers = min(gpus() or cores(), members)
     return workers, max(1, cores() // workers)
 
 
-def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, threads: int) -> None:
+def gpus() -> int:
+    """How many NVIDIA GPUs this machine has."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def run(
+    job: Job,
+    members: Sequence[int],
+    progress: Progress,
+    *,
+    workers: int,
+    threads: int,
+    done: Callable[[int, Any], None] = lambda member, result: None,
+    may_start: Callable[[], bool] = lambda: True,
+) -> None:
     """Call ``job`` for each member in worker processes, and end them all if one fails or this process is interrupted.
 
     Args:
@@ -63,6 +78,8 @@ def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, t
         progress: told of every step and epoch.
         workers: how many processes at once.
         threads: threads in each.
+        done: told of each member that is done, with what the job gave; not called twice at once.
+        may_start: asked before each member; once it says no, those that run are the last.
 
     Raises:
         KitError: as raised in a worker, or because a worker was killed.
@@ -73,9 +90,10 @@ def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, t
     # Workers inherit that they ignore an interrupt: it is this process's to handle.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        for _ in range(min(workers, len(waiting))):
+        for number in range(min(workers, len(waiting))):
             ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=_work, args=(theirs, threads), daemon=True)
+            gpu = number if gpus() else None
+            process = spawn.Process(target=_work, args=(theirs, threads, gpu), daemon=True)
             process.start()
             theirs.close()
             pipes[ours] = process
@@ -87,14 +105,17 @@ def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, t
         for pipe in pipes:
             pipe.send(job)
         idle = list(pipes)
-        busy: set[connection.Connection] = set()
+        busy: dict[connection.Connection, int] = {}
         while waiting or busy:
             while waiting and idle:
+                if not may_start():
+                    waiting.clear()
+                    break
                 pipe = idle.pop()
-                busy.add(pipe)
-                pipe.send(waiting.pop(0))
-            ready = set(connection.wait(busy))
-            for pipe in busy & ready:
+                busy[pipe] = waiting.pop(0)
+                pipe.send(busy[pipe])
+            ready = set(connection.wait(busy)) if busy else set()
+            for pipe in busy.keys() & ready:
                 what, content = pipe.recv()
                 if what == "batch":
                     progress.batch(*content)
@@ -103,7 +124,7 @@ def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, t
                 elif what == "failed":
                     raise content
                 else:
-                    busy.remove(pipe)
+                    done(busy.pop(pipe), content)
                     idle.append(pipe)
     except (EOFError, ConnectionError) as error:
         for process in pipes.values():
@@ -122,16 +143,18 @@ def run(job: Job, members: Sequence[int], progress: Progress, *, workers: int, t
             process.join()
 
 
-def _work(pipe: connection.Connection, threads: int) -> None:
+def _work(pipe: connection.Connection, threads: int, gpu: int | None) -> None:
     """Do the job for the members that come through the pipe, until the process that sends them ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ[name] = str(threads)
     job: Job = pipe.recv()
     while True:
         member = pipe.recv()
         try:
-            job(member, Reporter(pipe, member))
+            result = job(member, Reporter(pipe, member))
         except Exception as error:
             if not isinstance(error, KitError):
                 report = traceback.format_exc()
@@ -139,7 +162,7 @@ def _work(pipe: connection.Connection, threads: int) -> None:
                 error.add_note(report)
             pipe.send(("failed", error))
         else:
-            pipe.send(("done", None))
+            pipe.send(("done", result))
 
 
 def _end_with_parent() -> None:

@@ -1,9 +1,11 @@
 """Train the members of a run that are missing, and blend what they say."""
 
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +18,13 @@ from digit_recognizer.recipe import Recipe
 from digit_recognizer.runs import Run
 from digit_recognizer.score import Score
 
+if TYPE_CHECKING:
+    from digit_recognizer import member
+
 Probabilities = npt.NDArray[np.float32]
 RECORD = "member.json"
+PREDICTING = 0.45  # an image predicted, as a share of one trained on
+AT_THE_END = 3.0  # seconds to blend, score, write and check
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Scores:
     """What a run is worth, by rows that the scored network was not trained on.
 
     Attributes:
+        members: networks in the blend.
         oof: single members, each on the rows it left out; a little too good, since those rows chose its checkpoint.
         oof_last_epoch: the same at the last epoch, which nothing chose.
         holdout: the blend on the holdout, which nobody trained on or chose by; None without a holdout.
@@ -32,6 +40,7 @@ class Scores:
         confusion: integers (10, 10), labels down and answers across, on the holdout, else out of fold.
     """
 
+    members: int
     oof: Score
     oof_last_epoch: Score
     holdout: Score | None
@@ -51,7 +60,7 @@ class Scores:
         if self.holdout:
             alone = np.mean([member.accuracy for member in self.holdout_members])
             lines += [
-                f"holdout, blend of {len(self.holdout_members)}: {self.holdout}",
+                f"holdout, blend of {self.members}: {self.holdout}",
                 f"  nobody trained on these rows or chose by them; a member alone has {alone:.5f} on average",
             ]
         else:
@@ -77,24 +86,100 @@ class Blend:
     records: tuple[dict[str, Any], ...]
 
 
-def train(recipe: Recipe, data: Data, split: Split, run: Run) -> None:
+def train(
+    recipe: Recipe,
+    data: Data,
+    split: Split,
+    run: Run,
+    *,
+    deadline: float | None = None,
+    after_each: Callable[[Blend], None] = lambda blend: None,
+) -> None:
     """Train each member that the run has not yet; each is kept as soon as it is done.
+
+    Args:
+        recipe, data, split, run: what to train, on what, by what split, and where to keep it.
+        deadline: a time of ``time.monotonic`` by which the last member is done. Fewer members are trained then, and
+            where not one would be done, fewer epochs: as many as fit at the pace that is measured first.
+        after_each: told the blend so far after each member.
 
     Raises:
         BadInput: the run's folder cannot be written.
     """
-    progress = Progress(recipe.members, recipe.epochs)
-    missing = []
-    for index in range(recipe.members):
-        if (run.member(index) / RECORD).exists():
-            progress.kept(index)
-        else:
-            missing.append(index)
-    workers, threads = engines.share(recipe.members)
     folders = [run.member(index) for index in range(recipe.members)]
-    engines.run(
-        partial(_train_member, recipe, data, split, folders), missing, progress, workers=workers, threads=threads
-    )
+    kept = [index for index, folder in enumerate(folders) if (folder / RECORD).exists()]
+    missing = [index for index in range(recipe.members) if index not in kept]
+    workers, threads = engines.share(recipe.members)
+    longest, last_step = 0.0, None
+    if deadline is not None and missing:
+        plan = _planned(recipe, data, split, len(missing), deadline, workers, threads)
+        recipe, missing = recipe.changed(epochs=plan.epochs), missing[: plan.members]
+        longest, last_step = plan.member_seconds, deadline - plan.seconds_after
+        print(f"time for {plan.members} more members of {plan.epochs} epochs at the pace measured", flush=True)
+    progress = Progress(recipe.members, recipe.epochs, kept, len(missing))
+    begun = 0
+
+    def may_start() -> bool:
+        nonlocal begun
+        begun += 1
+        return begun <= workers or deadline is None or time.monotonic() + longest < deadline
+
+    def done(_: int, seconds: float) -> None:
+        nonlocal longest
+        longest = max(longest, seconds)
+        after_each(blend(run, split, rows=len(data.labels)))
+
+    if kept:
+        after_each(blend(run, split, rows=len(data.labels)))
+    job = partial(_train_member, recipe, data, split, folders, last_step)
+    engines.run(job, missing, progress, workers=workers, threads=threads, done=done, may_start=may_start)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What fits into the time there is.
+
+    Attributes:
+        members, epochs: how many of each.
+        member_seconds: what a member takes from start to record.
+        seconds_after: what is left to do after a member's last step, the run's own end included.
+    """
+
+    members: int
+    epochs: int
+    member_seconds: float
+    seconds_after: float
+
+
+def _planned(
+    recipe: Recipe, data: Data, split: Split, members: int, deadline: float, workers: int, threads: int
+) -> _Plan:
+    """Measure the pace, with all workers busy as they will be, and see what fits."""
+    left = deadline - time.monotonic()
+    paces: list[member.Pace] = []
+    job = partial(_measure_pace, recipe, data, split, min(8.0, left / 25))
+    busy = range(min(workers, members))
+    silent = Progress(0, 0, (), 0)
+    engines.run(job, busy, silent, workers=workers, threads=threads, done=lambda _, pace: paces.append(pace))
+    step, start = max(pace.step for pace in paces), max(pace.start for pace in paces)
+    fold = split.folds[0]
+    predicted = step / recipe.batch_size * PREDICTING
+    epoch = step * -(-len(fold.train) // recipe.batch_size) + predicted * len(fold.out)
+    # Two models are compiled beside the one that trains: to judge the fold, and to predict.
+    after = start + predicted * (len(fold.out) + len(split.holdout) + len(data.test_images)) + AT_THE_END
+    left = 0.95 * (deadline - time.monotonic()) - AT_THE_END
+    epochs = max(1, min(recipe.epochs, int((left - 2 * start - after) / epoch)))
+    seconds = 2 * start + epochs * epoch + after
+    return _Plan(min(members, workers * max(1, int(left / seconds))), epochs, seconds, after)
+
+
+def _measure_pace(
+    recipe: Recipe, data: Data, split: Split, seconds: float, index: int, reporter: engines.Reporter
+) -> "member.Pace":
+    from digit_recognizer import member
+
+    rows = split.folds[index].train
+    return member.pace(recipe, data.images[rows], data.labels[rows], seconds=seconds)
 
 
 def member_seed(seed: int, index: int) -> int:
@@ -103,10 +188,17 @@ def member_seed(seed: int, index: int) -> int:
 
 
 def _train_member(
-    recipe: Recipe, data: Data, split: Split, folders: list[Path], index: int, reporter: engines.Reporter
-) -> None:
+    recipe: Recipe,
+    data: Data,
+    split: Split,
+    folders: list[Path],
+    last_step: float | None,
+    index: int,
+    reporter: engines.Reporter,
+) -> float:
     from digit_recognizer import member  # TensorFlow comes in here, in the worker
 
+    began = time.monotonic()
     fold, seed, folder = split.folds[index], member_seed(recipe.seed, index), folders[index]
     with files.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,6 +211,7 @@ def _train_member(
             seed=seed,
             checkpoint=folder / "network.keras",
             reporter=reporter,
+            deadline=last_step,
         )
     errors = {}
     for name, rows in (("fold", fold.out), ("holdout", split.holdout)):
@@ -133,25 +226,29 @@ def _train_member(
         "seed": seed,
         "train_rows": len(fold.train),
         "fold_rows": len(fold.out),
+        "epochs": recipe.epochs,
         "best_epoch": trained.best_epoch,
+        "stopped": trained.stopped,
         "fold_errors": errors["fold"],
         "fold_errors_at_last_epoch": round(at_last_epoch * len(fold.out)),
         "holdout_errors": errors["holdout"],
     }
     files.write_json(folder / RECORD, record)
+    return time.monotonic() - began
 
 
 def blend(run: Run, split: Split, *, rows: int) -> Blend:
-    """Average the members' probabilities, and leave the averages in the run's folder.
+    """Average the probabilities of the members that are trained, and leave the averages in the run's folder.
 
     Args:
-        run: a run whose members are all trained.
+        run: a run with at least one trained member.
         split: the split they were trained by.
         rows: rows of the training table.
     """
-    folders = [run.member(index) for index in range(len(split.folds))]
+    trained = [(fold, folder) for i, fold in enumerate(split.folds) if ((folder := run.member(i)) / RECORD).exists()]
+    folders = [folder for _, folder in trained]
     total, times = np.zeros((rows, 10)), np.zeros((rows, 1))
-    for fold, folder in zip(split.folds, folders, strict=True):
+    for fold, folder in trained:
         total[fold.out] += _load(folder / "fold.npy")
         times[fold.out] += 1
     with np.errstate(invalid="ignore"):
@@ -176,8 +273,9 @@ def scores(blended: Blend, split: Split, labels: npt.NDArray[np.uint8]) -> Score
     )
     held = labels[split.holdout]
     if not len(held):
-        return Scores(oof, last, None, (), score.confusion(labels[scored], blended.oof[scored]))
+        return Scores(len(records), oof, last, None, (), score.confusion(labels[scored], blended.oof[scored]))
     return Scores(
+        len(records),
         oof,
         last,
         holdout=score.score(score.errors(held, blended.holdout), len(held)),

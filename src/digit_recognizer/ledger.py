@@ -108,7 +108,7 @@ def of_run(run: "Run", scores: "Scores", file: Path) -> Row:
         recipe_digest=identity["recipe_digest"],
         commit=about["commit"] or "",
         data=identity["data"],
-        members=str(identity["recipe"]["members"]),
+        members=str(scores.members),
         oof_errors=scores.oof.errors,
         oof_rows=scores.oof.rows,
         oof_accuracy=f"{scores.oof.accuracy:.5f}",

@@ -1,5 +1,6 @@
 """Train one member: one network, one fold, one seed."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,26 @@ class Trained:
         network: uncompiled keras.Model, raw pixels → logits.
         history: figure → value for each epoch: loss, accuracy, val_loss, val_accuracy.
         best_epoch: the epoch, counted from 1, that the checkpoint is of.
+        stopped: True where time was up before the last epoch.
     """
 
     network: Any
     history: dict[str, list[float]]
     best_epoch: int
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long things take here, seconds.
+
+    Attributes:
+        start: to build and compile a network, its first step included.
+        step: a training step.
+    """
+
+    start: float
+    step: float
 
 
 def train(
@@ -42,6 +58,7 @@ def train(
     seed: int,
     checkpoint: Path,
     reporter: Reporter,
+    deadline: float | None = None,
 ) -> Trained:
     """Train a network and keep the epoch with the least loss on the rows left out.
 
@@ -52,30 +69,51 @@ def train(
         seed: of the weights, the order of rows, the augmentation and dropout.
         checkpoint: a ``.keras`` file, the whole network, which ``keras.models.load_model`` reads.
         reporter: told of each step and epoch.
+        deadline: a time of ``time.monotonic`` after which no step begins.
     """
+    network, trainer = _trainer(recipe, images, out_images, seed)
+    clock = _Deadline(deadline)
+    history = trainer.fit(
+        np.arange(len(images)),
+        labels,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        validation_data=(np.arange(len(images), len(images) + len(out_images)), out_labels),
+        validation_batch_size=PREDICT_BATCH,
+        callbacks=[_Checkpoint(network, checkpoint), _Telling(reporter), clock],
+        verbose=0,
+    ).history
+    best_epoch = int(np.argmin(history["val_loss"])) + 1
+    network = keras.models.load_model(checkpoint)
+    return Trained(network=network, history=history, best_epoch=best_epoch, stopped=clock.over)
+
+
+def pace(recipe: Recipe, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], *, seconds: float) -> Pace:
+    """Train a network that is thrown away, for some ``seconds``, and tell how long things take."""
+    began = time.monotonic()
+    _, trainer = _trainer(recipe, images, images[:0], seed=0)
+    clock = _Stopwatch(seconds)
+    trainer.fit(np.arange(len(images)), labels, batch_size=recipe.batch_size, callbacks=[clock], verbose=0)
+    return Pace(start=clock.first - began, step=(clock.last - clock.first) / max(clock.steps, 1))
+
+
+def _trainer(
+    recipe: Recipe, images: npt.NDArray[np.uint8], out_images: npt.NDArray[np.uint8], seed: int
+) -> tuple[Any, Any]:
+    """A network, and the compiled model that trains it: rows of ``images``, then of ``out_images`` → logits."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     network = networks.build(recipe.network, dropout=recipe.dropout)
     warp = RandomWarp(rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift, shear=recipe.shear, seed=seed)
-    trainer = keras.Sequential([keras.Input((28, 28, 1)), warp, network])
+    table = Table(np.concatenate((images, out_images))[..., None])
+    trainer = keras.Sequential([keras.Input((), dtype="int32"), table, warp, network])
     steps = recipe.epochs * -(-len(images) // recipe.batch_size)
     trainer.compile(
         optimizer=keras.optimizers.AdamW(one_cycle(recipe, steps), weight_decay=recipe.weight_decay),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    history = trainer.fit(
-        images[..., None],
-        labels,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        validation_data=(out_images[..., None], out_labels),
-        validation_batch_size=PREDICT_BATCH,
-        callbacks=[_Checkpoint(network, checkpoint), _Telling(reporter)],
-        verbose=0,
-    ).history
-    best_epoch = int(np.argmin(history["val_loss"])) + 1
-    return Trained(network=keras.models.load_model(checkpoint), history=history, best_epoch=best_epoch)
+    return network, trainer
 
 
 def one_cycle(recipe: Recipe, steps: int) -> Any:
@@ -98,6 +136,19 @@ def probabilities(network: Any, images: npt.NDArray[np.uint8]) -> Probabilities:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
+class Table(keras.layers.Layer):
+    """Row numbers, int32 (batch,) → those rows of an array, which is brought to the device once and stays there."""
+
+    def __init__(self, rows: npt.NDArray[np.uint8]) -> None:
+        super().__init__(trainable=False)
+        self._rows = self.add_weight(shape=rows.shape, dtype="uint8", initializer="zeros", trainable=False)
+        self._rows.assign(rows)
+
+    def call(self, numbers: Any) -> Any:
+        """Look the rows up."""
+        return keras.ops.cast(keras.ops.take(self._rows, numbers, axis=0), self.compute_dtype)
+
+
 class _Checkpoint(keras.callbacks.ModelCheckpoint):
     """Keeps the network alone: the augmentation around it is for training."""
 
@@ -107,6 +158,31 @@ class _Checkpoint(keras.callbacks.ModelCheckpoint):
 
     def set_model(self, model: Any) -> None:
         super().set_model(self._network)
+
+
+class _Deadline(keras.callbacks.Callback):
+    """Ends training once time is up; the epoch that is cut short is still judged and may be the best."""
+
+    def __init__(self, deadline: float | None) -> None:
+        super().__init__()
+        self._deadline, self.over = deadline, False
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self.over = self.model.stop_training = True
+
+
+class _Stopwatch(keras.callbacks.Callback):
+    """Times the steps that follow the first, in which the model is compiled."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds, self.first, self.last, self.steps = seconds, 0.0, 0.0, 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.last, self.steps = time.monotonic(), batch
+        self.first = self.first or self.last
+        self.model.stop_training = self.last - self.first > self._seconds
 
 
 class _Telling(keras.callbacks.Callback):

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 
 
 def duration(seconds: float) -> str:
@@ -43,28 +44,26 @@ class Progress:
     Members are counted from 0 in calls and from 1 on the screen.
 
     Args:
-        members: members of the run, those already trained before included.
+        members: members of the run.
         epochs: epochs of each.
+        kept: those that were trained before.
+        missing: how many are to be trained now.
     """
 
-    def __init__(self, members: int, epochs: int) -> None:
-        self._members, self._epochs = members, epochs
+    def __init__(self, members: int, epochs: int, kept: Sequence[int], missing: int) -> None:
+        self._members, self._epochs, self._missing = members, epochs, missing
         self._moving = sys.stdout.isatty()
-        self._kept = 0
         self._done: dict[int, float] = {}  # member → epochs that are over, in part too
         self._least: dict[int, float] = {}
         self._began = time.monotonic()
-
-    def kept(self, member: int) -> None:
-        """A member was trained before."""
-        self._kept += 1
-        print(f"member {member + 1}/{self._members}  kept from before", flush=True)
+        for member in kept:
+            print(f"member {member + 1}/{members}  kept from before", flush=True)
 
     def batch(self, member: int, done: int, of: int, loss: float) -> None:
         """A training step is over: ``done`` of an epoch's ``of``."""
         self._done[member] = int(self._done.get(member, 0)) + min(done / of, 0.999)
         if self._moving:
-            share = sum(self._done.values()) / ((self._members - self._kept) * self._epochs)
+            share = sum(self._done.values()) / (self._missing * self._epochs)
             line = f"{share:4.0%}{self._left()}  member {member + 1}/{self._members} step {done}/{of} loss {loss:.4f}"
             print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
 
@@ -81,7 +80,7 @@ class Progress:
 
     def _left(self) -> str:
         done = sum(self._done.values())
-        left = (self._members - self._kept) * self._epochs - done
+        left = self._missing * self._epochs - done
         if done <= 0 or left <= 0:
             return ""
         return f"  {duration((time.monotonic() - self._began) / done * left)} left"

@@ -18,6 +18,7 @@ import platform
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,27 @@ if sys.platform != "win32":
     import fcntl
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "scipy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is asked of a run, decided once, before it begins.
+
+    Attributes:
+        recipe: what to train.
+        data: folder or zip of the competition's files; None for ``data/``, or else the bundled sample.
+        home: folder in which ``runs/`` and ``submissions/`` lie.
+        cache: folder for parsed data.
+        also: where to leave the submission beside ``submissions/<run>.csv``; None for nowhere.
+        deadline: a time of ``time.monotonic`` by which all is done; None for as long as it takes.
+    """
+
+    recipe: Recipe
+    data: Path | None
+    home: Path
+    cache: Path
+    also: Path | None = None
+    deadline: float | None = None
 
 
 class Run:

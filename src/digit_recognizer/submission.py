@@ -7,22 +7,32 @@ import numpy as np
 import numpy.typing as npt
 
 from digit_recognizer import files
+from digit_recognizer.errors import KitError
 
 HEADER = "ImageId,Label"
 ROWS = 28_000
 
 
-def write(path: Path, digits: npt.NDArray[np.integer]) -> None:
-    """Write digits, integers (n,) in the order of the test file, whole or not at all; LF line ends.
+def write(path: Path, digits: npt.NDArray[np.integer], *, also: Path | None = None) -> None:
+    """Write digits, integers (n,) in the order of the test file, whole or not at all; read them back and check them.
+
+    Args:
+        path: the file; LF line ends.
+        digits: 0 to 9.
+        also: a second place for the same file.
 
     Raises:
         BadInput: the folder cannot be written.
+        KitError: what was written has faults, as where the disk lies; it is not moved into place.
     """
     import pandas as pd
 
     table = pd.DataFrame({"ImageId": np.arange(1, len(digits) + 1), "Label": digits})
-    with files.replacing(path) as part:
-        table.to_csv(part, index=False, lineterminator="\n")
+    for place in filter(None, (path, also)):
+        with files.replacing(place) as part:
+            table.to_csv(part, index=False, lineterminator="\n")
+            if faults := check(part, len(digits)):
+                raise KitError(f"{place}: written and read back with faults: {'; '.join(faults)}")
 
 
 def check(path: Path, rows: int = ROWS) -> list[str]:
