@@ -14,7 +14,7 @@ options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor data run scores check submit test lint clean
+.PHONY: help setup doctor data run scores check submit kernel test lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ check: $(VENV)/run.stamp ## check a submission file; FILE= ROWS=
 
 submit: $(VENV)/run.stamp ## send the best run not yet sent, wait for its score; FILE= RUN= MESSAGE= YES=1 FORCE=1 NO_WAIT=1 WAIT=
 	@$(KIT) submit $(call options,FILE RUN MESSAGE WAIT) $(call flags,YES FORCE NO_WAIT)
+
+kernel: $(VENV)/run.stamp ## make build/kernel/, the one script that Kaggle runs; NOTEBOOK=1 ACCELERATOR=none|t4x2|tpu RECIPE= …
+	@$(KIT) kernel $(call options,ACCELERATOR RECIPE BUDGET $(SETTINGS)) $(call flags,NOTEBOOK)
 
 test: $(VENV)/test.stamp ## style, types, fast tests, slow tests (these really train; FAST=1 leaves them out)
 	@$(KIT) test $(if $(FAST),--fast)

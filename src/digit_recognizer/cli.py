@@ -57,6 +57,10 @@ def main(words: Sequence[str] | None = None) -> int:
     scores.set_defaults(call=lambda given: sending.scores(Path.cwd()))
     fetch = verbs.add_parser("data", help="download the competition's files into data/")
     fetch.set_defaults(call=lambda given: _download(), interrupted="the same command goes on with the download")
+    kernel = verbs.add_parser("kernel", help="make the one script that Kaggle runs: build/kernel/")
+    _add_run_options(kernel)
+    _add_kernel_options(kernel)
+    kernel.set_defaults(call=lambda given: _made(given))
     doctor = verbs.add_parser("doctor", help="look at Python, packages, devices, data, credentials, the account")
     _add_data_option(doctor)
     doctor.set_defaults(call=_doctor)
@@ -208,6 +212,44 @@ def _submit(given: argparse.Namespace) -> None:
         force=given.force,
         wait=given.wait,
     )
+
+
+def _add_kernel_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--accelerator", default="none", help="none, t4x2 or tpu (default: none)")
+    parser.add_argument("--notebook", action="store_true", help="a notebook, a module a cell, instead of a script")
+
+
+def _made(given: argparse.Namespace) -> None:
+    from digit_recognizer.bundle import NOBODY
+
+    path = _build(given, NOBODY)
+    print(f"{path.relative_to(ROOT)}: made, {path.stat().st_size:,} bytes; make push sends it to Kaggle")
+
+
+def _build(given: argparse.Namespace, owner: str) -> Path:
+    """Make the kernel, to run with the options that were given, and see that it starts by itself."""
+    from digit_recognizer import bundle
+
+    names = ("recipe", "budget", *(setting.name for setting in recipes.settings()))
+    chosen = {name: value for name in names if (value := getattr(given, name)) is not None}
+    if "budget" in chosen:
+        chosen["budget"] = f"{given.budget:g}s"
+    recipes.named(given.recipe).changed(**{name: chosen[name] for name in chosen if name not in ("recipe", "budget")})
+    words = [word for name, value in chosen.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    path = bundle.build(
+        ROOT,
+        ROOT / "build" / "kernel",
+        options=words,
+        accelerator=given.accelerator,
+        notebook=given.notebook,
+        owner=owner,
+    )
+    if not given.notebook:
+        with tempfile.TemporaryDirectory() as empty:
+            words = [sys.executable, "-I", str(path), "--help"]
+            if subprocess.run(words, cwd=empty, capture_output=True).returncode:
+                raise KitError(f"{path}: does not start by itself; run it with --help to see why")
+    return path
 
 
 def _doctor(given: argparse.Namespace) -> int:

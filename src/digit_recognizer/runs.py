@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import digit_recognizer
 from digit_recognizer import files
 from digit_recognizer.data import Data
 from digit_recognizer.errors import BadInput
@@ -94,7 +95,7 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
         "recipe_digest": recipe.digest,
         "data": data.fingerprint,
         "sample": data.sample,
-        "code": _code(),
+        "code": code(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
     }
@@ -112,7 +113,7 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
         "train_rows": len(data.labels),
         "test_rows": len(data.test_images),
         "source": str(data.source),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -151,8 +152,10 @@ def _identity(folder: Path) -> Any:
         return None
 
 
-def _code() -> str:
+def code() -> str:
     """Digest of the package's own source files."""
+    if digit_recognizer.CODE:
+        return digit_recognizer.CODE
     digest = hashlib.blake2b(digest_size=8)
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
@@ -166,10 +169,12 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The git commit that the code is of, with ``+`` where files differ from it; None outside a repository."""
+    if digit_recognizer.COMMIT:
+        return digit_recognizer.COMMIT
     try:
-        commit, changes = (
+        head, changes = (
             subprocess.run(
                 ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
             ).stdout.strip()
@@ -177,7 +182,7 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit + "+" * bool(changes)
+    return head + "+" * bool(changes)
 
 
 def _processor() -> str:
