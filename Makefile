@@ -14,7 +14,7 @@ options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor data run scores check submit kernel test lint clean
+.PHONY: help setup doctor data run scores check submit kernel push status output test lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,15 @@ submit: $(VENV)/run.stamp ## send the best run not yet sent, wait for its score;
 
 kernel: $(VENV)/run.stamp ## make build/kernel/, the one script that Kaggle runs; NOTEBOOK=1 ACCELERATOR=none|t4x2|tpu RECIPE= …
 	@$(KIT) kernel $(call options,ACCELERATOR RECIPE BUDGET $(SETTINGS)) $(call flags,NOTEBOOK)
+
+push: $(VENV)/run.stamp ## make the kernel and send it to Kaggle, which runs it; options as for kernel
+	@$(KIT) push $(call options,ACCELERATOR RECIPE BUDGET $(SETTINGS)) $(call flags,NOTEBOOK)
+
+status: $(VENV)/run.stamp ## how the pushed kernel fares
+	@$(KIT) status
+
+output: $(VENV)/run.stamp ## bring what the pushed kernel left into submissions/ and runs/
+	@$(KIT) output
 
 test: $(VENV)/test.stamp ## style, types, fast tests, slow tests (these really train; FAST=1 leaves them out)
 	@$(KIT) test $(if $(FAST),--fast)

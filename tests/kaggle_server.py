@@ -47,6 +47,7 @@ class Server:
         polls: how often a submission is asked for before it has a score; None for a score that never comes.
         reject: Kaggle's reason not to take the next file.
         listed: False hides submissions from the list, as when it lags behind.
+        kernels: what was pushed; ``output`` is what the newest left, by file name.
         archive: the zip to download; ``cut`` bytes are sent of it, then the connection ends, ``cuts`` times.
     """
 
@@ -65,6 +66,10 @@ class Server:
     cut: int = 0
     cuts: int = 0
     ranges: list[str] = field(default_factory=list)
+    kernels: list[dict[str, Any]] = field(default_factory=list)
+    kernel_status: str = "COMPLETE"
+    kernel_failure: str = ""
+    output: dict[str, bytes] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, call: str, *faults: Fault, always: bool = False) -> None:
@@ -119,6 +124,21 @@ class Server:
         one = next(one for one in self.submissions if one["ref"] == asked["ref"])
         one["asked"] += 1
         return self._told(one)
+
+    def _SaveKernel(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.kernels.append(asked)
+        address = f"https://www.kaggle.com/code/{asked['slug']}"
+        return {"ref": f"/code/{asked['slug']}", "url": address, "versionNumber": len(self.kernels)}
+
+    def _GetKernelSessionStatus(self, asked: dict[str, Any]) -> dict[str, Any]:
+        assert asked["userName"] == USER
+        return {"status": self.kernel_status, "failureMessage": self.kernel_failure}
+
+    def _ListKernelSessionOutput(self, asked: dict[str, Any]) -> dict[str, Any]:
+        size, start = asked.get("pageSize", 20), int(asked.get("pageToken") or 0)
+        names = sorted(self.output)
+        part = [{"fileName": name, "url": f"{self.address}/output/{name}"} for name in names[start : start + size]]
+        return {"files": part, "nextPageToken": str(start + size) if start + size < len(names) else ""}
 
     def _told(self, one: dict[str, Any]) -> dict[str, Any]:
         if self.polls is not None and one["asked"] >= self.polls and one["status"] == "PENDING":
@@ -175,6 +195,13 @@ class Handler(BaseHTTPRequestHandler):
             self._reply(200, {})
 
     def do_GET(self) -> None:
+        if "/output/" in self.path:
+            content = self.kaggle.output[self.path.partition("/output/")[2]]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+            return
         whole = self.kaggle.archive
         asked = self.headers.get("Range", "")
         self.kaggle.ranges.append(asked)

@@ -16,7 +16,6 @@ from typing import Any
 
 from digit_recognizer import competition, data, files, sending, submission
 from digit_recognizer import recipe as recipes
-from digit_recognizer.competition import Competition
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.runs import Order
@@ -61,6 +60,14 @@ def main(words: Sequence[str] | None = None) -> int:
     _add_run_options(kernel)
     _add_kernel_options(kernel)
     kernel.set_defaults(call=lambda given: _made(given))
+    push = verbs.add_parser("push", help="make the kernel, check it, send it to Kaggle, which runs it")
+    _add_run_options(push)
+    _add_kernel_options(push)
+    push.set_defaults(call=_push)
+    status = verbs.add_parser("status", help="how the pushed kernel fares")
+    status.set_defaults(call=_status)
+    output = verbs.add_parser("output", help="bring what the pushed kernel left into submissions/ and runs/")
+    output.set_defaults(call=_output)
     doctor = verbs.add_parser("doctor", help="look at Python, packages, devices, data, credentials, the account")
     _add_data_option(doctor)
     doctor.set_defaults(call=_doctor)
@@ -193,11 +200,34 @@ def _duration(text: str) -> float:
     return total
 
 
+def _push(given: argparse.Namespace) -> None:
+    with competition.signed_in() as door:
+        path = _build(given, door.account())
+        address = door.push(path, files.read_json(path.parent / "kernel-metadata.json"))
+    print(f"{path.relative_to(ROOT)}: sent, Kaggle runs it: {address}")
+    print("make status follows it, make output brings what it leaves")
+
+
+def _status(given: argparse.Namespace) -> None:
+    from digit_recognizer.bundle import KERNEL_SLUG
+
+    with competition.signed_in() as door:
+        slug = f"{door.account()}/{KERNEL_SLUG}"
+        status, why = door.kernel_status(slug)
+    if why:
+        raise KitError(f"{slug}: {status}: {why}")
+    print(f"{slug}: {status}")
+
+
+def _output(given: argparse.Namespace) -> None:
+    from digit_recognizer.bundle import KERNEL_SLUG
+
+    with competition.signed_in() as door:
+        sending.fetch(Path.cwd(), door, f"{door.account()}/{KERNEL_SLUG}")
+
+
 def _download() -> None:
-    person = competition.credentials()
-    if person is None:
-        raise BadInput(competition.NO_CREDENTIALS)
-    with Competition(person) as door:
+    with competition.signed_in() as door:
         door.download(Path("data"))
     print("data/: train.csv and test.csv of the competition")
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -300,6 +301,70 @@ class Competition:
                 ) from error
             part.unlink()
 
+    def push(self, code: Path, metadata: dict[str, Any]) -> str:
+        """Send a kernel, which Kaggle then runs, and give the address of its page.
+
+        Args:
+            code: the script or notebook.
+            metadata: what ``kernel-metadata.json`` holds.
+        """
+        from kagglesdk.kernels.types.kernels_api_service import ApiSaveKernelRequest
+
+        request = ApiSaveKernelRequest()
+        request.slug, request.new_title = metadata["id"], metadata["title"]
+        request.text = code.read_text(encoding="utf-8")
+        request.language, request.kernel_type = metadata["language"], metadata["kernel_type"]
+        for name in ("is_private", "enable_gpu", "enable_tpu", "enable_internet"):
+            setattr(request, name, metadata[name])
+        request.competition_data_sources = metadata["competition_sources"]
+        if "machine_shape" in metadata:
+            request.machine_shape = metadata["machine_shape"]
+        saved = self._call(lambda: self._client.kernels.kernels_api_client.save_kernel(request), tries=1)
+        if saved.error or saved.invalid_competition_sources:
+            raise KitError(f"Kaggle took no kernel: {self._clean(saved.error or 'it does not know the competition')}")
+        return str(saved.url)
+
+    def kernel_status(self, slug: str) -> tuple[str, str]:
+        """How the newest version of ``slug``, ``user/kernel``, fares: a status in small letters, and why it failed."""
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
+
+        request = ApiGetKernelSessionStatusRequest()
+        request.user_name, request.kernel_slug = slug.split("/")
+        told = self._call(lambda: self._client.kernels.kernels_api_client.get_kernel_session_status(request))
+        return told.status.name.lower(), self._clean(told.failure_message or "")
+
+    def kernel_output(self, slug: str, folder: Path) -> None:
+        """Download all files that the newest version of ``slug`` left into ``folder``.
+
+        Raises:
+            KitError: a file of a name that points outside.
+        """
+        import requests
+        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
+        from tqdm import tqdm
+
+        request = ApiListKernelSessionOutputRequest()
+        request.user_name, request.kernel_slug = slug.split("/")
+        request.page_size = 100
+        left = []
+        while True:
+            page = self._call(lambda: self._client.kernels.kernels_api_client.list_kernel_session_output(request))
+            left += page.files
+            if not page.next_page_token or page.next_page_token == request.page_token:
+                break
+            request.page_token = page.next_page_token
+
+        def content(url: str) -> bytes:
+            response = requests.get(url, timeout=(CONNECT, READ))
+            response.raise_for_status()
+            return response.content
+
+        for file in tqdm(left, desc=slug, unit="file", disable=None):
+            path = folder / file.file_name
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise KitError(f"{slug}: left a file {file.file_name!r}, which points outside")
+            files.write_bytes(path, self._call(partial(content, file.url)))
+
     def _fetch(self, response: Any, folder: Path) -> Path:
         import requests
         from tqdm import tqdm
@@ -327,17 +392,18 @@ class Competition:
             raise requests.exceptions.ConnectionError("the connection was cut")
         return part
 
-    def _call(self, call: Callable[[], Answer]) -> Answer:
+    def _call(self, call: Callable[[], Answer], *, tries: int | None = None) -> Answer:
         """Make a call that may be repeated; where Kaggle is busy or away, wait and try again."""
         import requests
 
-        for tried in range(1, self._tries + 1):
+        tries = tries or self._tries
+        for tried in range(1, tries + 1):
             try:
                 return call()
             except (requests.exceptions.RequestException, ValueError) as error:
                 status, pause = _status(error), _pause(error, 2.0 ** (tried - 1))
                 passing = status is None or status == 429 or status >= 500
-                if not passing or tried == self._tries or pause > LONGEST_PAUSE:
+                if not passing or tried == tries or pause > LONGEST_PAUSE:
                     raise KitError(self._line(error)) from error
                 time.sleep(pause)
         raise AssertionError("unreachable")
@@ -369,6 +435,13 @@ class Competition:
         for secret in filter(None, self._secrets):
             text = text.replace(secret, "…")
         return " ".join(text.split())[:300]
+
+
+def signed_in() -> Competition:
+    """The door, for whoever the credentials on this machine are of; ``BadInput`` where there are none."""
+    if person := credentials():
+        return Competition(person)
+    raise BadInput(NO_CREDENTIALS)
 
 
 def _sent(told: Any) -> Sent:

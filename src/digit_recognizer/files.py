@@ -75,6 +75,13 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
+def folder(path: Path) -> Path:
+    """Make a folder where it is missing, and give it; ``BadInput`` where that is impossible."""
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` whole or not at all; ``BadInput`` where that is impossible."""
     with replacing(path) as part:

@@ -1,6 +1,7 @@
 """Submit from a laptop: pick, check, compare, ask, send, wait, remember; and the table of what was run and sent."""
 
 import sys
+import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,13 +44,13 @@ def submit(
     submissions = home / "submissions"
     row, path = _picked(home, file, run)
     _checked(home, row, path)
-    person = _person()
+    entrance = competition.signed_in()
     with ExitStack() as stack:
         try:
             stack.enter_context(files.locked(submissions / ".submit.lock", wait=False))
         except BlockingIOError:
             raise KitError("another `make submit` is at work here; wait until it ends") from None
-        door = stack.enter_context(Competition(person))
+        door = stack.enter_context(entrance)
         row = _not_sent(door, submissions, row)
         sent = [other for other in ledger.read(submissions) if other.reference]
         print(f"{path.name}: good, {submission.ROWS:,} rows")
@@ -78,6 +79,34 @@ def scores(home: Path) -> None:
         except KitError as error:
             print(f"not brought up to date: {error}", file=sys.stderr)
     print(table(rows) if rows else "no run yet; `make run` makes one")
+
+
+def fetch(home: Path, door: Competition, slug: str) -> None:
+    """Bring what the kernel ``slug`` left into ``submissions`` and ``runs``, and its rows into the ledger.
+
+    Raises:
+        KitError: the kernel has not ended, or left no run.
+    """
+    status, why = door.kernel_status(slug)
+    if status not in ("complete", "error", "cancel_acknowledged"):
+        raise KitError(f"{slug}: not done yet ({status}); `make status` tells when it is")
+    with tempfile.TemporaryDirectory(dir=files.folder(home / "runs"), prefix=".output-") as folder:
+        output = Path(folder)
+        door.kernel_output(slug, output)
+        finished = ledger.read(output / "submissions")
+        if not finished:
+            raise KitError(f"{slug}: left no finished run{f'; it failed: {why}' if why else ''}")
+        for row in finished:
+            came, path = output / "submissions" / f"{row.run}.csv", home / "submissions" / f"{row.run}.csv"
+            if not came.exists() or ledger.digest(came) != row.file_sha256:
+                raise KitError(f"{slug}: the submission of {row.run} did not come whole; run it again")
+            files.write_bytes(path, came.read_bytes())
+            run = home / "runs" / row.run
+            if (output / "runs" / row.run).exists() and not run.exists():
+                (output / "runs" / row.run).replace(run)
+            ledger.record(home / "submissions", row)
+            print(f"{row.run}: in submissions/ and runs/")
+    print(table([row for row in ledger.read(home / "submissions") if row.run in {one.run for one in finished}]))
 
 
 def table(rows: list[Row]) -> str:
@@ -158,13 +187,6 @@ def _checked(home: Path, row: Row, path: Path) -> None:
     if faults:
         more = f" and {len(faults) - 1} more; make check FILE={path} lists them" if len(faults) > 1 else ""
         raise BadInput(f"{path}, {faults[0]}{more}")
-
-
-def _person() -> competition.Credentials:
-    person = competition.credentials()
-    if person is None:
-        raise BadInput(competition.NO_CREDENTIALS)
-    return person
 
 
 def _tag(row: Row) -> str:

@@ -1,0 +1,261 @@
+"""The kernel that Kaggle gets: built, pushed, followed, fetched, and run alone as Kaggle runs it."""
+
+import ast
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, one_line
+from digit_recognizer import bundle, cli, data, ledger, submission
+from kaggle_server import TOKEN, USER, Fault, Server
+
+PYTHON = os.environ.get("KERNEL_PYTHON", sys.executable)  # make image runs these tests with the image's own versions
+SHORT = ["--recipe", "quick", "--epochs", "1", "--folds", "2"]
+
+
+def build(folder: Path, *options: str, accelerator: str = "none", notebook: bool = False) -> Path:
+    return bundle.build(ROOT, folder, options=options, accelerator=accelerator, notebook=notebook)
+
+
+def test_the_script_is_plain_text_and_the_same_each_time(tmp_path: Path) -> None:
+    first, second = (build(tmp_path / name, *SHORT).read_text() for name in "ab")
+    assert first == second
+    assert len(first.encode()) < 400_000
+    assert first.endswith((ROOT / "kernel.py").read_text())
+    for module in (ROOT / "src" / "digit_recognizer").glob("*.py"):
+        if module.stem not in ("__init__", *bundle.LEFT_OUT):
+            assert f"# digit_recognizer/{module.name}\n" in first
+            assert module.read_text() in first
+    ast.parse(first)
+
+
+def test_the_metadata_are_what_kaggle_needs(tmp_path: Path) -> None:
+    build(tmp_path)
+    told = json.loads((tmp_path / "kernel-metadata.json").read_text())
+    assert told["id"].partition("/")[2] == told["title"].lower().replace(" ", "-"), "the title must give the id"
+    assert told["enable_internet"] is False
+    assert told["competition_sources"] == ["digit-recognizer"]
+    assert "machine_shape" not in told
+    build(tmp_path, accelerator="t4x2")
+    told = json.loads((tmp_path / "kernel-metadata.json").read_text())
+    assert (told["machine_shape"], told["enable_gpu"], told["enable_tpu"]) == ("NvidiaTeslaT4", True, False)
+    build(tmp_path, accelerator="tpu", notebook=True)
+    told = json.loads((tmp_path / "kernel-metadata.json").read_text())
+    assert (told["machine_shape"], told["enable_gpu"], told["enable_tpu"]) == ("Tpu1VmV38", False, True)
+    assert (told["kernel_type"], told["code_file"]) == ("notebook", "kernel.ipynb")
+    assert "'KERAS_BACKEND': 'jax'" in (tmp_path / "kernel.ipynb").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--accelerator", "p100"], "accelerator: expected one of none, t4x2, tpu, found 'p100'"),
+        (["--epochs", "0"], "recipe, epochs: expected a number from 1"),
+        (["--budget", "soon"], "expected a time such as 3m or 1h30m"),
+        (["--budget", "5s"], "at least 30 s, found '5s'"),
+    ],
+)
+def test_a_kernel_that_cannot_be_is_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["kernel", *words]) == 2
+    assert told in one_line(capsys.readouterr().err)
+
+
+def test_a_kernel_is_pushed_and_followed(kaggle: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["push", *SHORT, "--accelerator", "t4x2"]) == 0
+    shown = capsys.readouterr().out
+    assert f"sent, Kaggle runs it: https://www.kaggle.com/code/{USER}/digit-recognizer-kit" in shown
+    (sent,) = kaggle.kernels
+    assert sent["text"] == (ROOT / "build" / "kernel" / "kernel.py").read_text()
+    assert (sent["slug"], sent["newTitle"]) == (f"{USER}/digit-recognizer-kit", "Digit Recognizer Kit")
+    assert (sent["isPrivate"], sent["enableInternet"], sent["machineShape"]) == (True, False, "NvidiaTeslaT4")
+    assert sent["competitionDataSources"] == ["digit-recognizer"]
+    assert cli.main(["status"]) == 0
+    assert f"{USER}/digit-recognizer-kit: complete" in capsys.readouterr().out
+    kaggle.kernel_status, kaggle.kernel_failure = "ERROR", f"it broke {TOKEN}"
+    assert cli.main(["status"]) == 1
+    assert "error: it broke …" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (Fault(500), "Kaggle failed (500"),
+        (Fault(), "Kaggle cannot be reached"),
+        (Fault(200, {"error": "Maximum batch GPU session count of 2 reached."}), "Maximum batch GPU session count"),
+    ],
+)
+def test_a_push_that_fails_is_not_repeated(
+    fault: Fault, told: str, kaggle: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kaggle.fail("SaveKernel", fault, always=True)
+    assert cli.main(["push"]) == 1
+    assert told in one_line(capsys.readouterr().err)
+    assert kaggle.calls.count("SaveKernel") == 1
+
+
+def kernel_tree(root: Path, mount: str = "input/competitions/digit-recognizer") -> tuple[Path, dict[str, str]]:
+    """A Kaggle of files as a kernel sees them, and a script that cannot be written; the environment."""
+    data.write_sample(root / mount)
+    (root / mount / data.SAMPLE_MARK).unlink()
+    (root / "working").mkdir(exist_ok=True)
+    built = build(root / "src", *SHORT)
+    script = built.rename(root / "src" / "script.py")
+    (root / "src" / "kernel-metadata.json").unlink()
+    for path in (script, root / "src", *(root / mount).iterdir(), root / mount):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    temporary = root / "tmp"
+    temporary.mkdir(exist_ok=True)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "http_proxy", "https_proxy", "no_proxy")}
+    return script, kept | {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "TMPDIR": str(temporary)}
+
+
+def run_alone(root: Path, *words: str, mount: str = "input/competitions/digit-recognizer", **env: str) -> str:
+    """Run the kernel's script as Kaggle does; its output."""
+    script, environment = kernel_tree(root, mount)
+    done = subprocess.run(
+        [PYTHON, "-I", str(script), "--kaggle-root", str(root), *words],
+        cwd=root / "working",
+        env=environment | env,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_script_alone_leaves_a_checked_submission_and_can_be_fetched(
+    tmp_path: Path, kaggle: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run_alone(tmp_path / "kaggle", "--epochs", "4", "--batch-size", "32")
+    working = tmp_path / "kaggle" / "working"
+    assert submission.check(working / "submission.csv", 359) == []
+    assert sorted(path.name for path in working.iterdir()) == ["runs", "submission.csv", "submissions"]
+    (run,) = (working / "runs").iterdir()
+    assert json.loads((run / "scores.json").read_text())["holdout"]["accuracy"] > 0.9
+    about = json.loads((run / "run.json").read_text())
+    assert about["identity"]["code"]
+    assert about["commit"]
+    assert "\r" not in shown
+    # What it left comes back, and its row into the ledger.
+    output = {str(path.relative_to(working)): path.read_bytes() for path in working.rglob("*") if path.is_file()}
+    kaggle.output = output
+    home = tmp_path / "laptop"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    ledger.record(home / "submissions", ledger.Row(run="before"))
+    kaggle.kernel_status = "RUNNING"
+    assert cli.main(["output"]) == 1
+    assert "not done yet (running)" in one_line(capsys.readouterr().err)
+    kaggle.kernel_status = "COMPLETE"
+    for _ in range(2):
+        assert cli.main(["output"]) == 0
+        rows = {row.run: row for row in ledger.read(home / "submissions")}
+        assert set(rows) == {"before", run.name}
+        assert rows[run.name].holdout_rows == 144
+        assert (home / "submissions" / f"{run.name}.csv").read_bytes() == output["submission.csv"]
+        assert (home / "runs" / run.name / "scores.json").exists()
+        assert len(list((home / "runs").iterdir())) == 1, "nothing is left lying about"
+    kaggle.output |= {"../outside": b"x"}
+    assert cli.main(["output"]) == 1
+    assert "points outside" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("outside"))
+
+
+@pytest.mark.slow
+def test_the_former_mount_serves_too_and_none_is_refused(tmp_path: Path) -> None:
+    script, env = kernel_tree(tmp_path, mount="input/elsewhere")
+    words = [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path)]
+    done = subprocess.run(words, cwd=tmp_path / "working", env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "add the competition Digit Recognizer to the kernel's input" in one_line(done.stderr)
+    (tmp_path / "input" / "elsewhere").rename(tmp_path / "input" / "digit-recognizer")
+    done = subprocess.run([*words, "--members", "1"], cwd=tmp_path / "working", env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert submission.check(tmp_path / "working" / "submission.csv", 359) == []
+
+
+@pytest.mark.slow
+def test_killed_after_its_first_member_a_valid_submission_is_there(tmp_path: Path) -> None:
+    script, env = kernel_tree(tmp_path)
+    working = tmp_path / "working"
+    process = subprocess.Popen(
+        [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "8"],
+        cwd=working,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 200
+    while not (working / "submission.csv").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(random.Random().random() * 4)
+    os.killpg(process.pid, 9)
+    process.wait()
+    assert submission.check(working / "submission.csv", 359) == []
+    # The same command goes on and trains only what is missing.
+    kept = len(list(working.glob("runs/*/members/*/member.json")))
+    done = subprocess.run(
+        [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "8"],
+        cwd=working,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("kept from before") == kept >= 1
+    assert "holdout, blend of 8" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_budget_plans_what_fits_and_the_run_ends_in_time(tmp_path: Path) -> None:
+    began = time.monotonic()
+    shown = run_alone(tmp_path, "--budget", "60s", "--members", "90", "--epochs", "2")
+    assert time.monotonic() - began < 80
+    (run,) = (tmp_path / "working" / "runs").iterdir()
+    scores = json.loads((run / "scores.json").read_text())
+    assert "more members of 2 epochs at the pace measured" in shown
+    assert 2 <= scores["members"] < 90
+    assert submission.check(tmp_path / "working" / "submission.csv", 359) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="JAX is not in the image that is tried here")
+def test_jax_gives_a_submission_of_equal_quality(tmp_path: Path) -> None:
+    run_alone(tmp_path, "--epochs", "4", "--batch-size", "32", KERAS_BACKEND="jax")
+    (run,) = (tmp_path / "working" / "runs").iterdir()
+    assert json.loads((run / "run.json").read_text())["identity"]["backend"] == "jax"
+    assert json.loads((run / "scores.json").read_text())["holdout"]["accuracy"] > 0.9
+    assert submission.check(tmp_path / "working" / "submission.csv", 359) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="there is no Jupyter in the environment that is tried here")
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    script, env = kernel_tree(tmp_path)
+    shutil.copymode(ROOT / "kernel.py", script.parent)
+    script.parent.chmod(0o755)
+    words = [*SHORT, "--members", "1", "--kaggle-root", str(tmp_path)]
+    notebook = nbformat.read(build(tmp_path / "src", *words, notebook=True), as_version=4)
+    nbformat.validate(notebook)
+    working = tmp_path / "working"
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(working)}})
+    client.execute(env=os.environ | env)
+    printed = "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
+    assert "submission: submissions/quick-" in printed
+    assert submission.check(working / "submission.csv", 359) == []
