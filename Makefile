@@ -2,6 +2,7 @@
 # Options go behind the verb: make run RECIPE=quick DATA=digit-recognizer.zip
 
 PYTHON ?= python3
+IMAGE_PYTHON ?= $(if $(shell python3.12 --version 2>/dev/null),python3.12,$(PYTHON))
 VENV := .venv
 PY := $(VENV)/bin/python
 KIT := $(PY) -m digit_recognizer
@@ -14,7 +15,7 @@ options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor data run scores check submit kernel push status output test lint clean
+.PHONY: help setup doctor data run scores check submit kernel push status output test image lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +54,14 @@ output: $(VENV)/run.stamp ## bring what the pushed kernel left into submissions/
 
 test: $(VENV)/test.stamp ## style, types, fast tests, slow tests (these really train; FAST=1 leaves them out)
 	@$(KIT) test $(if $(FAST),--fast)
+
+image: build/image/stamp $(VENV)/test.stamp ## run the kernel's script with the versions of Kaggle's image
+	@KERNEL_PYTHON=$(CURDIR)/build/image/bin/python $(PY) -m pytest -q tests/test_bundle.py -k "alone or killed"
+
+build/image/stamp: tests/kaggle-image.txt
+	@$(IMAGE_PYTHON) -m venv build/image
+	@build/image/bin/pip install -q --disable-pip-version-check -r tests/kaggle-image.txt
+	@touch $@
 
 lint: $(VENV)/test.stamp ## style and types alone
 	@$(KIT) lint

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, one_line
+from conftest import ROOT, kit, one_line
 from digit_recognizer import bundle, cli, data, ledger, submission
 from kaggle_server import TOKEN, USER, Fault, Server
 
@@ -189,7 +189,7 @@ def test_killed_after_its_first_member_a_valid_submission_is_there(tmp_path: Pat
     script, env = kernel_tree(tmp_path)
     working = tmp_path / "working"
     process = subprocess.Popen(
-        [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "8"],
+        [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "4"],
         cwd=working,
         env=env,
         stdout=subprocess.DEVNULL,
@@ -208,7 +208,7 @@ def test_killed_after_its_first_member_a_valid_submission_is_there(tmp_path: Pat
     # The same command goes on and trains only what is missing.
     kept = len(list(working.glob("runs/*/members/*/member.json")))
     done = subprocess.run(
-        [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "8"],
+        [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "4"],
         cwd=working,
         env=env,
         capture_output=True,
@@ -216,7 +216,7 @@ def test_killed_after_its_first_member_a_valid_submission_is_there(tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("kept from before") == kept >= 1
-    assert "holdout, blend of 8" in done.stdout
+    assert "holdout, blend of 4" in done.stdout
 
 
 @pytest.mark.slow
@@ -229,6 +229,20 @@ def test_a_budget_plans_what_fits_and_the_run_ends_in_time(tmp_path: Path) -> No
     assert "more members of 2 epochs at the pace measured" in shown
     assert 2 <= scores["members"] < 90
     assert submission.check(tmp_path / "working" / "submission.csv", 359) == []
+
+
+@pytest.mark.slow
+def test_three_minutes_on_the_competition_s_files_give_a_scored_submission_in_time(
+    competition: Path, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    done = kit("run", "--data", competition, "--budget", "3m", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 200
+    (row,) = ledger.read(tmp_path / "submissions")
+    assert row.blend
+    assert row.blend.accuracy > 0.97
+    assert submission.check(tmp_path / "submissions" / f"{row.run}.csv") == []
 
 
 @pytest.mark.slow

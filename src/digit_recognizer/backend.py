@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _CHATTER = re.compile(
     rb"All log messages before absl::InitializeLog|oneDNN custom operations|Could not find cuda drivers"
@@ -41,5 +41,8 @@ with _chatter_held_back():
     import keras
 
     keras.ops.zeros(1)  # the device starts, and talks, at the first operation
+    if keras.backend.backend() != "tensorflow":
+        with suppress(ImportError):  # Keras calls on it all the same where it is installed, later and as talkative
+            import tensorflow  # noqa: F401
 
 __all__ = ["keras"]
