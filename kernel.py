@@ -8,7 +8,7 @@ saw. Nothing is sent to Kaggle: what this leaves is submissions/<run>.csv, and r
 import sys
 
 try:
-    from digit_recognizer import cli, data, ensemble, folds, ledger, runs, submission
+    from digit_recognizer import cli, data, ensemble, folds, ledger, report, runs, submission
     from digit_recognizer.ensemble import Blend
     from digit_recognizer.runs import Order
 except ModuleNotFoundError as missing:
@@ -37,9 +37,11 @@ def main(order: Order) -> None:
     print(scores)
 
     write(blend)
+    report.draw(run.folder, blend.histories, scores.confusion, digits.test_images, blend.test)
     ledger.record(order.home / "submissions", ledger.of_run(run, scores, file))
     run.finish({"sample": digits.sample, **scores.as_json()})
     warning = "; a sample run, it cannot be submitted" if digits.sample else ""
+    print(f"pictures: runs/{run.name}/history.png, confusion.png, predictions.png")
     print(f"submission: submissions/{file.name}, {len(digits.test_images):,} rows, checked{warning}")
 
 

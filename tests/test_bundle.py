@@ -270,6 +270,7 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> No
     working = tmp_path / "working"
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(working)}})
     client.execute(env=os.environ | env)
-    printed = "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
+    printed = "".join(output.get("text", "") for output in notebook.cells[-3].outputs)
     assert "submission: submissions/quick-" in printed
+    assert ["image/png" in output["data"] for output in notebook.cells[-1].outputs] == [True] * 3
     assert submission.check(working / "submission.csv", 359) == []

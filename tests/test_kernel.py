@@ -108,6 +108,13 @@ def test_the_scores_are_those_of_the_probabilities_kept(trained: tuple[Path, str
     assert set(about["identity"]["versions"]) >= {"python", "tensorflow", "keras", "numpy"}
 
 
+def test_the_pictures_are_there(trained: tuple[Path, str]) -> None:
+    home, shown = trained
+    run = only_run(home)
+    assert f"pictures: runs/{run.name}/history.png, confusion.png, predictions.png\n" in shown
+    assert sorted(path.name for path in run.glob("*.png")) == ["confusion.png", "history.png", "predictions.png"]
+
+
 def test_the_ledger_has_a_row_of_the_run(trained: tuple[Path, str]) -> None:
     home, _ = trained
     run = only_run(home)

@@ -167,7 +167,12 @@ def _notebook(modules: dict[str, str], kernel: str, options: Sequence[str], envi
             _cell("markdown", f"## {PACKAGE}/{name}.py"),
             _cell("code", f"%%writefile {PACKAGE}/{name}.py\n{source}".rstrip("\n")),
         ]
+    pictures = (
+        "from pathlib import Path\n\nfrom IPython.display import Image, display\n\n"
+        "for picture in sorted(Path('runs').glob('*/*.png')):\n    display(Image(picture))"
+    )
     cells += [_cell("markdown", "## kernel.py"), _cell("code", kernel.rstrip("\n"))]
+    cells += [_cell("markdown", "## Pictures of the run"), _cell("code", pictures)]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number:02}"
     body = {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from digit_recognizer import member
 
 Probabilities = npt.NDArray[np.float32]
-RECORD = "member.json"
+RECORD, HISTORY = "member.json", "history.json"
 PREDICTING = 0.45  # an image predicted, as a share of one trained on
 AT_THE_END = 3.0  # seconds to blend, score, write and check
 
@@ -78,12 +78,14 @@ class Blend:
         holdout: float32 (h, 10), the mean over all members on the holdout's rows.
         test: float32 (m, 10), the mean over all members on the test rows.
         records: what each member noted of itself.
+        histories: each member's figures, epoch by epoch.
     """
 
     oof: Probabilities
     holdout: Probabilities
     test: Probabilities
     records: tuple[dict[str, Any], ...]
+    histories: list[dict[str, list[float]]]
 
 
 def train(
@@ -219,7 +221,7 @@ def _train_member(
         errors[name] = score.errors(data.labels[rows], probabilities)
         _save(folder / f"{name}.npy", probabilities)
     _save(folder / "test.npy", member.probabilities(trained.network, data.test_images))
-    files.write_json(folder / "history.json", trained.history)
+    files.write_json(folder / HISTORY, trained.history)
     at_last_epoch = 1 - trained.history["val_accuracy"][-1]
     record = {
         "member": index,
@@ -259,7 +261,8 @@ def blend(run: Run, split: Split, *, rows: int) -> Blend:
     )
     for name, probabilities in (("oof", oof), ("holdout", holdout), ("test", test)):
         _save(run.folder / f"{name}.npy", probabilities)
-    return Blend(oof, holdout, test, tuple(files.read_json(folder / RECORD) for folder in folders))
+    records, histories = ([files.read_json(folder / name) for folder in folders] for name in (RECORD, HISTORY))
+    return Blend(oof, holdout, test, tuple(records), histories)
 
 
 def scores(blended: Blend, split: Split, labels: npt.NDArray[np.uint8]) -> Scores:

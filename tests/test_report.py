@@ -1,0 +1,49 @@
+"""The pictures of a run."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from digit_recognizer import report
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert content.endswith(b"IEND\xaeB`\x82")
+    width, height = struct.unpack(">II", content[16:24])
+    return width, height
+
+
+@pytest.mark.parametrize(("epochs", "images", "wrong"), [(1, 3, 0), (12, 100, 5)])
+def test_three_pictures_are_drawn_and_the_same_each_time(epochs: int, images: int, wrong: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    steps = np.linspace(0, 1, epochs)
+    history = {name: list(0.9 + 0.1 * steps if "accuracy" in name else 1 / (1 + steps))
+               for name in ("loss", "accuracy", "val_loss", "val_accuracy")}  # fmt: skip
+    confusion = np.eye(10, dtype=np.intp) * 40
+    confusion[3, 5] = wrong
+    pixels = random.integers(0, 256, (images, 28, 28), dtype=np.uint8)
+    probabilities = random.dirichlet(np.ones(10), images).astype(np.float32)
+    drawn = []
+    for name in ("a", "b"):
+        report.draw(tmp_path / name, [history, history], confusion, pixels, probabilities)
+        drawn.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+        assert set(drawn[-1]) == {"history.png", "confusion.png", "predictions.png"}
+        for path in (tmp_path / name).iterdir():
+            assert min(png_size(path)) > 300
+    assert drawn[0] == drawn[1]
+
+
+def test_the_grid_shows_the_first_and_the_least_sure() -> None:
+    probabilities = np.full((100, 10), 0.001, np.float32)
+    probabilities[:, 7] = 0.991
+    probabilities[66] = 0.1
+    figure = report.predictions(np.zeros((100, 28, 28), np.uint8), probabilities)
+    first, unsure = figure.subfigs
+    assert first.axes[0].texts[0].get_text() == "id 1"
+    assert first.axes[0].get_title() == "7  99.1%"
+    assert unsure.axes[0].texts[0].get_text() == "id 67"
+    assert unsure.axes[0].get_title() == "0  10.0%"
