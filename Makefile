@@ -6,8 +6,8 @@ IMAGE_PYTHON ?= $(if $(shell python3.12 --version 2>/dev/null),python3.12,$(PYTH
 VENV := .venv
 PY := $(VENV)/bin/python
 KIT := $(PY) -m digit_recognizer
-SETTINGS := NETWORK MEMBERS FOLDS EPOCHS HOLDOUT BATCH_SIZE LEARNING_RATE WARMUP WEIGHT_DECAY DROPOUT \
-            ROTATION ZOOM SHIFT SHEAR SEED
+SETTINGS := NETWORK MEMBERS FOLDS EPOCHS HOLDOUT BATCH_SIZE SCHEDULE LEARNING_RATE WARMUP WEIGHT_DECAY DROPOUT \
+            ROTATION ZOOM SHIFT SHEAR RESAMPLING SEED
 
 # $(call options,NAMES): each NAME that was given, as an option of the command line, quoted for the shell.
 options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$(subst ','\'',$($(name)))'))
@@ -15,7 +15,7 @@ options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor data run scores check submit kernel push status output test image lint clean
+.PHONY: help setup doctor data run compare scores check submit kernel push status output test image lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ data: $(VENV)/run.stamp ## download the competition's files into data/
 
 run: $(VENV)/run.stamp ## train, score, write and check a submission; DATA= RECIPE= BUDGET= EPOCHS= MEMBERS= …
 	@$(KIT) run $(call options,DATA RECIPE BUDGET $(SETTINGS))
+
+compare: $(VENV)/run.stamp ## train several recipes on the same rows, side by side; RECIPES=a,b SEEDS=3 DATA=
+	@$(KIT) compare $(call options,DATA RECIPES SEEDS)
 
 scores: $(VENV)/run.stamp ## all runs, best first: validation, public score, the gap
 	@$(KIT) scores

@@ -25,7 +25,7 @@ def test_help_answers_without_tensorflow(words: list[str]) -> None:
         (["fly"], "invalid choice: 'fly'"),
         (["check"], "the following arguments are required: --file"),
         (["run", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
-        (["run", "--recipe", "fast"], "recipe: expected one of quick, standard, best, found 'fast'"),
+        (["run", "--recipe", "fast"], "recipe: expected one of quick, standard, best, "),
         (["run", "--epochs", "0"], "recipe, epochs: expected a number from 1 to 10000, found 0"),
     ],
 )

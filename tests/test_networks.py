@@ -101,6 +101,25 @@ def test_a_network_takes_raw_pixels_and_gives_logits(name: str) -> None:
     assert not network.compiled
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "products"),
+    [
+        ("bn-conv", 327_242, 15.16),
+        ("slim-conv", 275_546, 6.84),
+        # Each by hand: kernel × kernel × channels in × out (+ biases), times the pixels for the multiplications.
+        ("adaptive-cnn", 832 + 9_248 + 2_392_071 + 5_200, (800 + 9_216) * 576 / 1e6 + 2.397),
+        ("two-conv", 2_600 + 125_050 + 2_560_128 + 1_290, (2_500 * 576 + 125_000 * 400) / 1e6 + 2.561),
+        ("dense", 200_960 + 32_896 + 16_512 + 512 + 1_290, 0.251),
+    ],
+)
+def test_the_size_of_a_network(name: str, weights: int, products: float) -> None:
+    network = networks.build(name, dropout=0.2)
+    found = networks.size(network)
+    assert found[0] == weights
+    assert found[1] / 1e6 == pytest.approx(products, abs=0.06)
+    assert "logits (Dense)" in networks.summary(network)
+
+
 def test_a_recipe_can_name_every_network_there_is() -> None:
     assert set(networks.BODIES) == set(NETWORKS)
 

@@ -30,6 +30,11 @@ class RandomWarp(keras.layers.Layer):
         self.rotation, self.zoom, self.shift, self.shear, self.seed = rotation, zoom, shift, shear, seed
         self.random = keras.random.SeedGenerator(seed)
 
+    @property
+    def moves(self) -> bool:
+        """Whether it changes anything at all."""
+        return any((self.rotation, self.zoom, self.shift, self.shear))
+
     def call(self, images: Any, training: bool = False) -> Any:
         """Warp the batch in training, else return it as it is."""
         if not training:

@@ -68,6 +68,11 @@ def main(words: Sequence[str] | None = None) -> int:
     status.set_defaults(call=_status)
     output = verbs.add_parser("output", help="bring what the pushed kernel left into submissions/ and runs/")
     output.set_defaults(call=_output)
+    compare = verbs.add_parser("compare", help="train several recipes on the same rows and set them side by side")
+    _add_data_option(compare)
+    compare.add_argument("--recipes", default=",".join(recipes.SEEDS), help=f"default: {','.join(recipes.SEEDS)}")
+    compare.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 (default: 1)")
+    compare.set_defaults(call=_compare, interrupted=KEPT)
     doctor = verbs.add_parser("doctor", help="look at Python, packages, devices, data, credentials, the account")
     _add_data_option(doctor)
     doctor.set_defaults(call=_doctor)
@@ -280,6 +285,15 @@ def _build(given: argparse.Namespace, owner: str) -> Path:
             if subprocess.run(words, cwd=empty, capture_output=True).returncode:
                 raise KitError(f"{path}: does not start by itself; run it with --help to see why")
     return path
+
+
+def _compare(given: argparse.Namespace) -> None:
+    from digit_recognizer import compare
+
+    names = [name for name in given.recipes.replace(",", " ").split() if name]
+    if not names or given.seeds < 1:
+        raise BadInput("compare: expected at least one recipe and one seed; see compare --help")
+    compare.compare(Path.cwd(), given.data, names, given.seeds, _story())
 
 
 def _doctor(given: argparse.Namespace) -> int:

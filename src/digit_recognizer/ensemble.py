@@ -36,6 +36,7 @@ class Scores:
         oof: single members, each on the rows it left out; a little too good, since those rows chose its checkpoint.
         oof_last_epoch: the same at the last epoch, which nothing chose.
         holdout: the blend on the holdout, which nobody trained on or chose by; None without a holdout.
+        holdout_loss: the blend's mean cross-entropy there.
         holdout_members: each member alone on the holdout.
         confusion: integers (10, 10), labels down and answers across, on the holdout, else out of fold.
     """
@@ -44,6 +45,7 @@ class Scores:
     oof: Score
     oof_last_epoch: Score
     holdout: Score | None
+    holdout_loss: float | None
     holdout_members: tuple[Score, ...]
     confusion: npt.NDArray[np.intp]
 
@@ -60,7 +62,7 @@ class Scores:
         if self.holdout:
             alone = np.mean([member.accuracy for member in self.holdout_members])
             lines += [
-                f"holdout, blend of {self.members}: {self.holdout}",
+                f"holdout, blend of {self.members}: {self.holdout}, loss {self.holdout_loss:.4f}",
                 f"  nobody trained on these rows or chose by them; a member alone has {alone:.5f} on average",
             ]
         else:
@@ -198,7 +200,7 @@ def _train_member(
     index: int,
     reporter: engines.Reporter,
 ) -> float:
-    from digit_recognizer import member  # TensorFlow comes in here, in the worker
+    from digit_recognizer import member, networks  # TensorFlow comes in here, in the worker
 
     began = time.monotonic()
     fold, seed, folder = split.folds[index], member_seed(recipe.seed, index), folders[index]
@@ -223,8 +225,13 @@ def _train_member(
     _save(folder / "test.npy", member.probabilities(trained.network, data.test_images))
     files.write_json(folder / HISTORY, trained.history)
     at_last_epoch = 1 - trained.history["val_accuracy"][-1]
+    weights, products = networks.size(trained.network)
+    files.write_bytes(folder / "network.txt", networks.summary(trained.network).encode())
     record = {
         "member": index,
+        "weights": weights,
+        "multiply_adds": products,
+        "seconds": time.monotonic() - began,
         "seed": seed,
         "train_rows": len(fold.train),
         "fold_rows": len(fold.out),
@@ -276,12 +283,13 @@ def scores(blended: Blend, split: Split, labels: npt.NDArray[np.uint8]) -> Score
     )
     held = labels[split.holdout]
     if not len(held):
-        return Scores(len(records), oof, last, None, (), score.confusion(labels[scored], blended.oof[scored]))
+        return Scores(len(records), oof, last, None, None, (), score.confusion(labels[scored], blended.oof[scored]))
     return Scores(
         len(records),
         oof,
         last,
         holdout=score.score(score.errors(held, blended.holdout), len(held)),
+        holdout_loss=score.loss(held, blended.holdout),
         holdout_members=tuple(score.score(record["holdout_errors"], len(held)) for record in records),
         confusion=score.confusion(held, blended.holdout),
     )

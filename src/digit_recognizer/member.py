@@ -73,19 +73,60 @@ def train(
     """
     network, trainer = _trainer(recipe, images, out_images, seed)
     clock = _Deadline(deadline)
-    history = trainer.fit(
-        np.arange(len(images)),
-        labels,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        validation_data=(np.arange(len(images), len(images) + len(out_images)), out_labels),
-        validation_batch_size=PREDICT_BATCH,
-        callbacks=[_Checkpoint(network, checkpoint), _Telling(reporter), clock],
-        verbose=0,
-    ).history
+    callbacks = [_Checkpoint(network, checkpoint), _Telling(reporter), clock]
+    if recipe.schedule == "plateau":
+        callbacks.append(_Plateau())
+    fold = (np.arange(len(images), len(images) + len(out_images)), out_labels)
+    history: dict[str, list[float]] = {}
+    draw = np.random.default_rng(seed)
+    rows = np.arange(len(images))
+    # One call for all epochs, or one for each where the rows change between them.
+    pieces = range(recipe.epochs) if recipe.resampling else range(1)
+    for piece in pieces:
+        if piece:
+            rows = resampled(losses(network, images, labels), recipe.resampling, draw)
+        told = trainer.fit(
+            rows,
+            labels[rows],
+            batch_size=recipe.batch_size,
+            initial_epoch=piece,
+            epochs=piece + 1 if recipe.resampling else recipe.epochs,
+            validation_data=fold,
+            validation_batch_size=PREDICT_BATCH,
+            callbacks=callbacks,
+            verbose=0,
+        ).history
+        for name, values in told.items():
+            history.setdefault(name, []).extend(map(float, values))
+        if clock.over:
+            break
     best_epoch = int(np.argmin(history["val_loss"])) + 1
     network = keras.models.load_model(checkpoint)
     return Trained(network=network, history=history, best_epoch=best_epoch, stopped=clock.over)
+
+
+def losses(network: Any, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """The cross-entropy of each row, float64 (n,), images unchanged."""
+    likely = probabilities(network, images)[np.arange(len(labels)), labels]
+    return -np.log(np.maximum(likely, 1e-7).astype(np.float64))
+
+
+def resampled(loss: npt.NDArray[np.float64], share: float, draw: np.random.Generator) -> npt.NDArray[np.intp]:
+    """Draw the rows of an epoch: all of them once but for a ``share``, and that by their loss, the hardest most often.
+
+    Args:
+        loss: float (n,), each row's loss after the epoch before, at least 0.
+        share: 0 gives every row once, 1 draws all by loss.
+        draw: where randomness comes from.
+
+    Returns:
+        integers (n,): row numbers; a row that comes several times is augmented anew each time.
+    """
+    n = len(loss)
+    hard = round(share * n)
+    kept = draw.permutation(n)[: n - hard]
+    weights = loss + 1e-6
+    return np.concatenate((kept, draw.choice(n, hard, p=weights / weights.sum())))
 
 
 def pace(recipe: Recipe, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], *, seconds: float) -> Pace:
@@ -106,10 +147,11 @@ def _trainer(
     network = networks.build(recipe.network, dropout=recipe.dropout)
     warp = RandomWarp(rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift, shear=recipe.shear, seed=seed)
     table = Table(np.concatenate((images, out_images))[..., None])
-    trainer = keras.Sequential([keras.Input((), dtype="int32"), table, warp, network])
+    trainer = keras.Sequential([keras.Input((), dtype="int32"), table, *([warp] if warp.moves else []), network])
     steps = recipe.epochs * -(-len(images) // recipe.batch_size)
+    rate = one_cycle(recipe, steps) if recipe.schedule == "one-cycle" else recipe.learning_rate
     trainer.compile(
-        optimizer=keras.optimizers.AdamW(one_cycle(recipe, steps), weight_decay=recipe.weight_decay),
+        optimizer=keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -158,6 +200,19 @@ class _Checkpoint(keras.callbacks.ModelCheckpoint):
 
     def set_model(self, model: Any) -> None:
         super().set_model(self._network)
+
+
+class _Plateau(keras.callbacks.ReduceLROnPlateau):
+    """Halves the learning rate where the fold's loss has not fallen for two epochs, over several calls of ``fit``."""
+
+    def __init__(self) -> None:
+        super().__init__(monitor="val_loss", factor=0.5, patience=2, min_lr=1e-5)
+        self._begun = False
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        if not self._begun:
+            super().on_train_begin(logs)
+        self._begun = True
 
 
 class _Deadline(keras.callbacks.Callback):

@@ -1,5 +1,6 @@
 """The networks, by name. Each takes raw pixels and gives logits; none is compiled."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -63,7 +64,82 @@ def slim_conv(dropout: float) -> list[Any]:
     ]
 
 
-BODIES: dict[str, Callable[[float], list[Any]]] = {"bn-conv": bn_conv, "slim-conv": slim_conv}
+def adaptive_cnn(dropout: float) -> list[Any]:
+    """Two convolutions and a wide dense layer; 2.4 M weights, 7 M multiply-adds an image."""
+    return [
+        layers.Conv2D(32, 5, activation="relu"),  # 24 × 24
+        layers.Conv2D(32, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),  # 12 × 12
+        layers.Dropout(dropout),
+        layers.Flatten(),
+        layers.Dense(519, activation="relu"),
+        layers.Dropout(0.5),
+    ]
+
+
+def three_conv(dropout: float) -> list[Any]:
+    """Three convolutions of 3×3 with pooling, and a dense layer; 241 k weights, 5 M multiply-adds an image."""
+    return [
+        layers.Conv2D(32, 3, activation="relu"),  # 26 × 26
+        layers.MaxPooling2D(),  # 13 × 13
+        layers.Conv2D(64, 3, activation="relu"),  # 11 × 11
+        layers.MaxPooling2D(),  # 5 × 5
+        layers.Conv2D(128, 3, activation="relu"),  # 3 × 3
+        layers.Dropout(dropout),
+        layers.Flatten(),
+        layers.Dense(128, activation="relu"),
+        layers.Dropout(dropout),
+    ]
+
+
+def two_conv(dropout: float) -> list[Any]:
+    """Two wide convolutions of 5×5 without pooling, and a dense layer; 2.7 M weights, 54 M multiply-adds an image."""
+    return [
+        layers.Conv2D(100, 5, activation="relu"),  # 24 × 24
+        layers.Conv2D(50, 5, activation="relu"),  # 20 × 20
+        layers.Flatten(),
+        layers.Dropout(dropout),
+        layers.Dense(128, activation="relu"),
+    ]
+
+
+def conv_pool(dropout: float) -> list[Any]:
+    """Pairs of convolution and pooling; 468 k weights, 5 M multiply-adds an image."""
+    return [
+        layers.Conv2D(32, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),  # 14 × 14
+        layers.Conv2D(64, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),  # 7 × 7
+        layers.Conv2D(128, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),  # 3 × 3
+        layers.Flatten(),
+        layers.Dropout(dropout),
+        layers.Dense(128, activation="relu"),
+        layers.Dropout(dropout),
+    ]
+
+
+def dense(dropout: float) -> list[Any]:
+    """Dense layers alone; 253 k weights, as many multiply-adds."""
+    return [
+        layers.Flatten(),
+        layers.Dense(256, activation="relu"),
+        layers.Dropout(dropout),
+        layers.Dense(128, activation="relu"),
+        layers.Dense(128, activation="relu"),
+        layers.BatchNormalization(),
+    ]
+
+
+BODIES: dict[str, Callable[[float], list[Any]]] = {
+    "bn-conv": bn_conv,
+    "slim-conv": slim_conv,
+    "adaptive-cnn": adaptive_cnn,
+    "three-conv": three_conv,
+    "two-conv": two_conv,
+    "conv-pool": conv_pool,
+    "dense": dense,
+}
 
 
 def build(name: str, *, dropout: float) -> Any:
@@ -81,3 +157,21 @@ def build(name: str, *, dropout: float) -> Any:
         [keras.Input((28, 28, 1)), layers.Rescaling(1 / 255), *body, layers.Dense(10, dtype="float32", name="logits")],
         name=name.replace("-", "_"),
     )
+
+
+def size(network: Any) -> tuple[int, int]:
+    """How many weights a network has, and how many multiplications with one it makes for an image."""
+    products = 0
+    for layer in network.layers:
+        if isinstance(layer, layers.Conv2D):
+            products += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, layers.Dense):
+            products += math.prod(layer.kernel.shape)
+    return network.count_params(), products
+
+
+def summary(network: Any) -> str:
+    """Keras's table of a network's layers, as plain text."""
+    lines: list[str] = []
+    network.summary(line_length=100, print_fn=lambda line, **_: lines.append(line))
+    return "\n".join(lines) + "\n"

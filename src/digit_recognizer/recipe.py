@@ -8,7 +8,14 @@ from typing import Any
 
 from digit_recognizer.errors import BadInput
 
-NETWORKS = ("bn-conv", "slim-conv")
+NETWORKS = ("bn-conv", "slim-conv", "adaptive-cnn", "three-conv", "two-conv", "conv-pool", "dense")
+SCHEDULES = ("one-cycle", "plateau", "constant")
+
+
+def _choice(text: str, values: tuple[str, ...], default: str | None = None) -> Any:
+    """A field with its help text and the values that it may have."""
+    metadata = {"help": f"{text}: {', '.join(values)}", "choice": values}
+    return field(metadata=metadata) if default is None else field(metadata=metadata, default=default)
 
 
 def _setting(text: str, low: float, high: float, default: float | None = None) -> Any:
@@ -26,13 +33,14 @@ class Recipe:
     """
 
     name: str
-    network: str = field(metadata={"help": f"network: {' or '.join(NETWORKS)}"})
+    network: str = _choice("network", NETWORKS)
     members: int = _setting("networks to train", 1, 1000)
     folds: int = _setting("stratified folds; member i leaves out fold i modulo this number", 2, 100)
     epochs: int = _setting("passes over the training rows for each member", 1, 10000)
     holdout: float = _setting("fraction of the rows that no member and no checkpoint sees", 0, 0.5, 0.1)
     batch_size: int = _setting("images in a training step", 1, 65536, 128)
-    learning_rate: float = _setting("peak of the one-cycle learning rate", 1e-8, 10, 2e-3)
+    schedule: str = _choice("learning rate over time", SCHEDULES, "one-cycle")
+    learning_rate: float = _setting("peak of the learning rate", 1e-8, 10, 2e-3)
     warmup: float = _setting("fraction of the steps in which the rate climbs to its peak", 0, 0.9, 0.2)
     weight_decay: float = _setting("AdamW's decoupled weight decay", 0, 1, 0.01)
     dropout: float = _setting("fraction of activations dropped at each of the network's dropout layers", 0, 0.95, 0.2)
@@ -40,13 +48,15 @@ class Recipe:
     zoom: float = _setting("augmentation: largest change of height and of width, as a fraction", 0, 0.9, 0.1)
     shift: float = _setting("augmentation: largest shift, as a fraction of the side", 0, 1, 0.1)
     shear: float = _setting("augmentation: largest shear, degrees either way", 0, 60, 0)
+    resampling: float = _setting("share of each epoch's rows drawn by their loss after the epoch before", 0, 1, 0)
     seed: int = _setting("seed of the folds and of every member", 0, 2**32 - 1, 0)
 
     def __post_init__(self) -> None:
-        if self.network not in NETWORKS:
-            raise BadInput(f"recipe, network: expected one of {', '.join(NETWORKS)}, found {self.network!r}")
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
+            choice = setting.metadata.get("choice", (value,))
+            if value not in choice:
+                raise BadInput(f"recipe, {setting.name}: expected one of {', '.join(choice)}, found {value!r}")
             low, high = setting.metadata.get("range", (value, value))
             if not low <= value <= high:
                 raise BadInput(f"recipe, {setting.name}: expected a number from {low:g} to {high:g}, found {value:g}")
@@ -74,6 +84,8 @@ def settings() -> list[dataclasses.Field[Any]]:
     return [setting for setting in dataclasses.fields(Recipe) if setting.name != "name"]
 
 
+UNCHANGED: dict[str, Any] = {"rotation": 0, "zoom": 0, "shift": 0, "shear": 0}  # no augmentation
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -100,8 +112,70 @@ RECIPES = {
             shift=0.07,
         ),
         Recipe(name="best", network="bn-conv", members=8, folds=10, epochs=24, learning_rate=4e-3),
+        Recipe(
+            name="adaptive-cnn",
+            network="adaptive-cnn",
+            members=1,
+            folds=10,
+            epochs=10,
+            schedule="plateau",
+            learning_rate=1e-3,
+            weight_decay=0,
+            resampling=0.5,
+        ),
+        Recipe(
+            name="three-conv",
+            network="three-conv",
+            members=1,
+            folds=10,
+            epochs=10,
+            schedule="constant",
+            learning_rate=1e-3,
+            weight_decay=0,
+            dropout=0.25,
+            **UNCHANGED,
+        ),
+        Recipe(
+            name="two-conv",
+            network="two-conv",
+            members=1,
+            folds=10,
+            epochs=3,
+            schedule="constant",
+            learning_rate=1e-3,
+            weight_decay=0,
+            dropout=0,
+            **UNCHANGED,
+        ),
+        Recipe(
+            name="conv-pool",
+            network="conv-pool",
+            members=1,
+            folds=5,
+            epochs=10,
+            schedule="constant",
+            learning_rate=1e-3,
+            weight_decay=0,
+            dropout=0.25,
+            **UNCHANGED,
+        ),
+        Recipe(
+            name="dense",
+            network="dense",
+            members=1,
+            folds=10,
+            epochs=10,
+            schedule="constant",
+            learning_rate=1e-3,
+            weight_decay=0,
+            dropout=0.5,
+            **UNCHANGED,
+        ),
     )
 }
+
+
+SEEDS = ("adaptive-cnn", "three-conv", "two-conv", "conv-pool", "dense")  # of the descriptions that the kit grew from
 
 
 def named(name: str) -> Recipe:

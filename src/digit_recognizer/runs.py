@@ -90,15 +90,7 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
     Raises:
         BadInput: the folder cannot be written.
     """
-    identity = {
-        "recipe": dataclasses.asdict(recipe),
-        "recipe_digest": recipe.digest,
-        "data": data.fingerprint,
-        "sample": data.sample,
-        "code": code(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
-    }
+    identity = _identity_of(recipe, data)
     for folder in sorted((note.parent for note in home.glob("*/run.json")), reverse=True):
         if not (folder / "scores.json").exists() and _identity(folder) == identity:
             try:
@@ -119,6 +111,26 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
     }
     files.write_json(folder / "run.json", about)
     return Run(folder, lock, resumed=False)
+
+
+def finished(home: Path, recipe: Recipe, data: Data) -> Path | None:
+    """The folder of a finished run of the same recipe, data, code and versions; None where there is none."""
+    identity = _identity_of(recipe, data)
+    notes = sorted(home.glob("*/scores.json"))
+    return next((note.parent for note in notes if _identity(note.parent) == identity), None)
+
+
+def _identity_of(recipe: Recipe, data: Data) -> dict[str, Any]:
+    """What two runs share if one may go on with the other."""
+    return {
+        "recipe": dataclasses.asdict(recipe),
+        "recipe_digest": recipe.digest,
+        "data": data.fingerprint,
+        "sample": data.sample,
+        "code": code(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+    }
 
 
 def _fresh(home: Path, stem: str) -> Path:

@@ -65,6 +65,11 @@ def errors(labels: Labels, probabilities: npt.NDArray[np.float32]) -> int:
     return int((probabilities.argmax(axis=1) != labels).sum())
 
 
+def loss(labels: Labels, probabilities: npt.NDArray[np.float32]) -> float:
+    """The mean cross-entropy of float (n, 10) probabilities, natural logarithm; none counts as less than 1e-7."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7).astype(np.float64)).mean())
+
+
 def confusion(labels: Labels, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
     """Count rows by label (down) and most probable digit (across): integers (10, 10)."""
     return np.bincount(labels.astype(np.intp) * 10 + probabilities.argmax(axis=1), minlength=100).reshape(10, 10)

@@ -1,0 +1,56 @@
+"""Recipes side by side."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import kit, one_line
+from digit_recognizer import compare
+from digit_recognizer.compare import Line
+
+
+def line(errors: tuple[int, ...], losses: tuple[float, ...], claims: dict[str, float]) -> str:
+    return compare._claim(claims, 1 - sum(errors) / len(errors) / 1000, sum(losses) / len(losses))
+
+
+def test_a_claim_is_met_or_not_by_the_mean_of_the_seeds() -> None:
+    assert line((8, 8), (0.03, 0.02), {"accuracy": 0.992, "loss": 0.026}) == "accuracy 0.9920 met, loss 0.0260 met"
+    assert line((8, 9), (0.03, 0.03), {"accuracy": 0.992, "loss": 0.026}) == (
+        "accuracy 0.9920 NOT met, loss 0.0260 NOT met"
+    )
+    assert line((8,), (0.1,), {}) == "–"
+
+
+def test_the_table_gives_every_seed() -> None:
+    one = Line("dense", 252_170, 250_624, 41.4, (70, 81), (0.0652, 0.07), 4200, "–")
+    header, rule, row = compare.table([one]).splitlines()
+    assert len(header) == len(rule) == len(row)
+    assert "| 252 k   | 0.3 M     | 41 s  | 70 81 of 4,200   | 0.98202 (0.97" in row
+    assert "0.0652 0.0700" in row
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    for words, told in ((["--recipes", "dense,vgg"], "found 'vgg'"), (["--seeds", "0"], "at least one recipe")):
+        done = kit("compare", *words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert told in one_line(done.stderr)
+
+
+@pytest.mark.slow
+def test_the_systems_are_trained_side_by_side_once(tmp_path: Path) -> None:
+    words = ("compare", "--recipes", "dense,conv-pool,adaptive-cnn", "--seeds", 2)
+    done = kit(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "runs" / "compare.md").read_text()
+    assert table in done.stdout
+    kept = json.loads((tmp_path / "runs" / "compare.json").read_text())
+    assert [one["recipe"] for one in kept] == ["dense", "conv-pool", "adaptive-cnn"]
+    assert all(len(one["errors"]) == 2 and one["rows"] == 144 for one in kept)
+    assert max(kept[1]["errors"] + kept[2]["errors"]) < 20, "they learn"
+    runs = sorted(path.parent.name for path in tmp_path.glob("runs/*/scores.json"))
+    assert len(runs) == 6
+    again = kit(*words, cwd=tmp_path)
+    assert again.returncode == 0
+    assert sorted(path.parent.name for path in tmp_path.glob("runs/*/scores.json")) == runs
+    assert (tmp_path / "runs" / "compare.md").read_text() == table

@@ -1,0 +1,28 @@
+"""Rows drawn by their loss."""
+
+import numpy as np
+import pytest
+
+from digit_recognizer import member
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 1])
+def test_an_epoch_has_as_many_rows_as_before_and_the_rest_come_once(share: float) -> None:
+    loss = np.random.default_rng(0).exponential(size=1000)
+    rows = member.resampled(loss, share, np.random.default_rng(1))
+    assert len(rows) == 1000
+    assert rows.min() >= 0
+    assert rows.max() < 1000
+    once = rows[: round(1000 * (1 - share))]
+    assert len(np.unique(once)) == len(once)
+    np.testing.assert_array_equal(rows, member.resampled(loss, share, np.random.default_rng(1)))
+
+
+def test_the_hardest_rows_come_most_often_and_without_loss_all_alike() -> None:
+    loss = np.full(1000, 0.001)
+    loss[:10] = 5
+    counts = np.bincount(member.resampled(loss, 0.5, np.random.default_rng(0)), minlength=1000)
+    assert counts[:10].min() > 20
+    assert counts[10:].mean() < 1
+    counts = np.bincount(member.resampled(np.zeros(1000), 1, np.random.default_rng(0)), minlength=1000)
+    assert counts.max() < 10
