@@ -118,6 +118,7 @@ def test_the_size_of_a_network(name: str, weights: int, products: float) -> None
     assert found[0] == weights
     assert found[1] / 1e6 == pytest.approx(products, abs=0.06)
     assert "logits (Dense)" in networks.summary(network)
+    assert "Param #" in networks.summary(network)
 
 
 def test_a_recipe_can_name_every_network_there_is() -> None:

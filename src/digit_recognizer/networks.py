@@ -173,5 +173,5 @@ def size(network: Any) -> tuple[int, int]:
 def summary(network: Any) -> str:
     """Keras's table of a network's layers, as plain text."""
     lines: list[str] = []
-    network.summary(line_length=100, print_fn=lambda line, **_: lines.append(line))
+    network.summary(line_length=78, print_fn=lambda line, **_: lines.append(line))
     return "\n".join(lines) + "\n"
