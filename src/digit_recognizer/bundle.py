@@ -130,7 +130,7 @@ def _modules(package: Path) -> dict[str, str]:
         blank = f"{name}: str | None = None\n"
         if blank not in sources["__init__"]:
             raise BadInput(f"{package / '__init__.py'}: expected the line {blank.strip()!r}")
-        sources["__init__"] = sources["__init__"].replace(blank, f"{name}: str | None = {json.dumps(value)}\n")
+        sources["__init__"] = sources["__init__"].replace(blank, f"{name}: str | None = {value!r}\n")
     return sources
 
 
