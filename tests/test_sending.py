@@ -1,5 +1,6 @@
 """Submitting: Kaggle's own client against a Kaggle on loopback, with everything going wrong that can."""
 
+import base64
 import io
 import os
 import pty
@@ -353,6 +354,26 @@ def test_scores_of_500_runs_take_under_half_a_second(home: Path) -> None:
     code = "import sys; from digit_recognizer import cli; cli.main(['scores']); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
     assert not {"tensorflow", "keras", "pandas", "kagglesdk", "requests"} & set(loaded)
+
+
+@pytest.mark.parametrize("kind", ["token", "key"])
+def test_a_secret_that_kaggle_echoes_is_not_shown(
+    kind: str,
+    home: Path,
+    kaggle: Server,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if kind == "key":
+        monkeypatch.delenv("KAGGLE_API_TOKEN")
+        monkeypatch.setenv("KAGGLE_USERNAME", USER)
+        monkeypatch.setenv("KAGGLE_KEY", KEY)
+    sent = base64.b64encode(f"{USER}:{KEY}".encode()).decode()
+    echo = f"{KEY} Basic {sent}" if kind == "key" else f"Bearer {TOKEN}"
+    kaggle.fail("ListSubmissions", Fault(400, {"code": 400, "message": f"bad: {echo}"}))
+    told = refused(SUBMIT, capsys, 1)
+    assert "bad: " in told
+    assert sent not in told
 
 
 def test_doctor_tells_what_is_and_what_is_wrong(home: Path, kaggle: Server, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ itself stays outside: importing it authenticates at once, makes a folder in the 
 or exits. Here every call has a time limit, a bounded number of tries and a one-line error, and no secret gets out.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -80,7 +81,7 @@ def _found() -> Iterator[Credentials]:
     env = os.environ
     if "KAGGLE_KERNEL_RUN_TYPE" in env and "KAGGLE_DATA_PROXY_URL" in env and (name := env.get("KAGGLE_API_V1_TOKEN")):
         yield from _token_file(Path(name))
-    if token := env.get("KAGGLE_API_TOKEN"):
+    if token := env.get("KAGGLE_API_TOKEN", "").strip():
         with suppress(OSError):  # a token may be longer than a path can be
             if Path(token).exists():
                 yield from _token_file(Path(token))
@@ -144,7 +145,8 @@ class Competition:
 
     def __init__(self, person: Credentials, *, tries: int = TRIES) -> None:
         self._person, self._tries = person, tries
-        self._secrets = [person.secret]
+        pair = f"{person.username}:{person.secret}".encode()
+        self._secrets = [person.secret, base64.b64encode(pair).decode()]  # as it is, and as it is sent
 
     def __enter__(self) -> Self:
         from kagglesdk import KaggleClient, KaggleCredentials
