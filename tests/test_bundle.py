@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, kit, one_line
+from conftest import ROOT, one_line
 from digit_recognizer import bundle, cli, data, ledger, submission
 from kaggle_server import TOKEN, USER, Fault, Server
 
@@ -171,22 +171,17 @@ def test_the_script_alone_leaves_a_checked_submission_and_can_be_fetched(
     assert not list(tmp_path.rglob("outside"))
 
 
-@pytest.mark.slow
-def test_the_former_mount_serves_too_and_none_is_refused(tmp_path: Path) -> None:
+def test_without_its_data_the_script_says_what_to_add(tmp_path: Path) -> None:
     script, env = kernel_tree(tmp_path, mount="input/elsewhere")
     words = [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path)]
     done = subprocess.run(words, cwd=tmp_path / "working", env=env, capture_output=True, text=True)
     assert done.returncode == 2
     assert "add the competition Digit Recognizer to the kernel's input" in one_line(done.stderr)
-    (tmp_path / "input" / "elsewhere").rename(tmp_path / "input" / "digit-recognizer")
-    done = subprocess.run([*words, "--members", "1"], cwd=tmp_path / "working", env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert submission.check(tmp_path / "working" / "submission.csv", 359) == []
 
 
 @pytest.mark.slow
 def test_killed_after_its_first_member_a_valid_submission_is_there(tmp_path: Path) -> None:
-    script, env = kernel_tree(tmp_path)
+    script, env = kernel_tree(tmp_path, mount="input/digit-recognizer")  # the mount's former path
     working = tmp_path / "working"
     process = subprocess.Popen(
         [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "4"],
@@ -222,8 +217,8 @@ def test_killed_after_its_first_member_a_valid_submission_is_there(tmp_path: Pat
 @pytest.mark.slow
 def test_a_budget_plans_what_fits_and_the_run_ends_in_time(tmp_path: Path) -> None:
     began = time.monotonic()
-    shown = run_alone(tmp_path, "--budget", "60s", "--members", "90", "--epochs", "2")
-    assert time.monotonic() - began < 80
+    shown = run_alone(tmp_path, "--budget", "50s", "--members", "90", "--epochs", "2")
+    assert time.monotonic() - began < 70
     (run,) = (tmp_path / "working" / "runs").iterdir()
     scores = json.loads((run / "scores.json").read_text())
     assert "more members of 2 epochs at the pace measured" in shown
@@ -232,23 +227,9 @@ def test_a_budget_plans_what_fits_and_the_run_ends_in_time(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_three_minutes_on_the_competition_s_files_give_a_scored_submission_in_time(
-    competition: Path, tmp_path: Path
-) -> None:
-    began = time.monotonic()
-    done = kit("run", "--data", competition, "--budget", "3m", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 200
-    (row,) = ledger.read(tmp_path / "submissions")
-    assert row.blend
-    assert row.blend.accuracy > 0.97
-    assert submission.check(tmp_path / "submissions" / f"{row.run}.csv") == []
-
-
-@pytest.mark.slow
 @pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="JAX is not in the image that is tried here")
 def test_jax_gives_a_submission_of_equal_quality(tmp_path: Path) -> None:
-    run_alone(tmp_path, "--epochs", "4", "--batch-size", "32", KERAS_BACKEND="jax")
+    run_alone(tmp_path, "--members", "1", "--epochs", "4", "--batch-size", "32", KERAS_BACKEND="jax")
     (run,) = (tmp_path / "working" / "runs").iterdir()
     assert json.loads((run / "run.json").read_text())["identity"]["backend"] == "jax"
     assert json.loads((run / "scores.json").read_text())["holdout"]["accuracy"] > 0.9
