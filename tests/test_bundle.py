@@ -217,8 +217,8 @@ def test_killed_after_its_first_member_a_valid_submission_is_there(tmp_path: Pat
 @pytest.mark.slow
 def test_a_budget_plans_what_fits_and_the_run_ends_in_time(tmp_path: Path) -> None:
     began = time.monotonic()
-    shown = run_alone(tmp_path, "--budget", "50s", "--members", "90", "--epochs", "2")
-    assert time.monotonic() - began < 70
+    shown = run_alone(tmp_path, "--budget", "90s", "--members", "90", "--epochs", "2")
+    assert time.monotonic() - began < 110
     (run,) = (tmp_path / "working" / "runs").iterdir()
     scores = json.loads((run / "scores.json").read_text())
     assert "more members of 2 epochs at the pace measured" in shown
