@@ -84,7 +84,23 @@ def settings() -> list[dataclasses.Field[Any]]:
     return [setting for setting in dataclasses.fields(Recipe) if setting.name != "name"]
 
 
-UNCHANGED: dict[str, Any] = {"rotation": 0, "zoom": 0, "shift": 0, "shear": 0}  # no augmentation
+def _plain(name: str, *, dropout: float, epochs: int = 10, folds: int = 10) -> Recipe:
+    """One network of that name by Adam at a constant rate, without augmentation."""
+    return Recipe(
+        name=name,
+        network=name,
+        members=1,
+        folds=folds,
+        epochs=epochs,
+        schedule="constant",
+        learning_rate=1e-3,
+        weight_decay=0,
+        dropout=dropout,
+        rotation=0,
+        zoom=0,
+        shift=0,
+    )
+
 
 RECIPES = {
     recipe.name: recipe
@@ -123,54 +139,10 @@ RECIPES = {
             weight_decay=0,
             resampling=0.5,
         ),
-        Recipe(
-            name="three-conv",
-            network="three-conv",
-            members=1,
-            folds=10,
-            epochs=10,
-            schedule="constant",
-            learning_rate=1e-3,
-            weight_decay=0,
-            dropout=0.25,
-            **UNCHANGED,
-        ),
-        Recipe(
-            name="two-conv",
-            network="two-conv",
-            members=1,
-            folds=10,
-            epochs=3,
-            schedule="constant",
-            learning_rate=1e-3,
-            weight_decay=0,
-            dropout=0,
-            **UNCHANGED,
-        ),
-        Recipe(
-            name="conv-pool",
-            network="conv-pool",
-            members=1,
-            folds=5,
-            epochs=10,
-            schedule="constant",
-            learning_rate=1e-3,
-            weight_decay=0,
-            dropout=0.25,
-            **UNCHANGED,
-        ),
-        Recipe(
-            name="dense",
-            network="dense",
-            members=1,
-            folds=10,
-            epochs=10,
-            schedule="constant",
-            learning_rate=1e-3,
-            weight_decay=0,
-            dropout=0.5,
-            **UNCHANGED,
-        ),
+        _plain("three-conv", dropout=0.25),
+        _plain("two-conv", dropout=0.0, epochs=3),
+        _plain("conv-pool", dropout=0.25, folds=5),
+        _plain("dense", dropout=0.5),
     )
 }
 
