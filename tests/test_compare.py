@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from conftest import kit, one_line
-from digit_recognizer import compare
+from digit_recognizer import compare, data, recipe
+from digit_recognizer import runs as runs_of
 from digit_recognizer.compare import Line
 
 
@@ -52,6 +53,14 @@ def test_recipes_are_trained_side_by_side_and_none_twice(tmp_path: Path) -> None
     assert both[1]["errors"][0] < 20, "it learns from rows drawn by their loss"
     first = runs()
     assert len(first) == 2
+    digits = data.read(None, default=tmp_path / "data", cache=tmp_path / "runs" / "cache")
+    dense_run = runs_of.finished(tmp_path / "runs", recipe.named("dense"), digits)
+    assert dense_run
+    record = dense_run / "members" / "00" / "member.json"
+    kept = record.read_text()
+    record.write_text(json.dumps(json.loads(kept) | {"epochs": 3}))
+    assert not runs_of.finished(tmp_path / "runs", recipe.named("dense"), digits), "a budget cut it short"
+    record.write_text(kept)
     assert kit("compare", "--recipes", "dense,adaptive-cnn", cwd=tmp_path).returncode == 0
     assert runs() == first
     assert (tmp_path / "runs" / "compare.md").read_text() == table

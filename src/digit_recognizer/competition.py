@@ -292,7 +292,7 @@ class Competition:
         request = ApiDownloadDataFilesRequest()
         request.competition_name = SLUG
         with files.explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            files.folder(folder)
             part = self._call(lambda: self._fetch(self._api.download_data_files(request), folder))
             try:
                 data.unpack(part, folder)

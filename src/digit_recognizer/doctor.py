@@ -18,17 +18,17 @@ def examine(home: Path, given: Path | None) -> int:
     wrong = 0
     person: competition.Credentials | None = None
 
-    def look(what: str, find: Callable[[], str]) -> None:
+    def wrongly(what: str, error: Exception) -> None:
         nonlocal wrong
+        wrong += 1
+        found = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
+        print(f"!!  {what:<12} {found}", flush=True)
+
+    def look(what: str, find: Callable[[], str]) -> None:
         try:
-            mark, found = "ok", find()
-        except KitError as error:
-            wrong += 1
-            mark, found = "!!", str(error)
+            print(f"ok  {what:<12} {find()}", flush=True)
         except Exception as error:  # whatever is broken is a finding here
-            wrong += 1
-            mark, found = "!!", f"{type(error).__name__}: {error}"
-        print(f"{mark}  {what:<12} {found}", flush=True)
+            wrongly(what, error)
 
     def credentials() -> str:
         nonlocal person
@@ -49,12 +49,8 @@ def examine(home: Path, given: Path | None) -> int:
                 look("rules", lambda: _rules(door))
                 look("today", lambda: f"{door.left_today()} submissions left")
         except KitError as error:
-            look("account", lambda error=error: _raise(error))  # type: ignore[misc]
+            wrongly("account", error)
     return wrong
-
-
-def _raise(error: Exception) -> str:
-    raise error
 
 
 def _python() -> str:

@@ -114,10 +114,18 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
 
 
 def finished(home: Path, recipe: Recipe, data: Data) -> Path | None:
-    """The folder of a finished run of the same recipe, data, code and versions; None where there is none."""
+    """The folder of a finished run of the same recipe, data, code and versions; None where there is none.
+
+    A run that a budget cut short, in members or in epochs, is not one.
+    """
     identity = _identity_of(recipe, data)
-    notes = sorted(home.glob("*/scores.json"))
-    return next((note.parent for note in notes if _identity(note.parent) == identity), None)
+    for note in sorted(home.glob("*/scores.json")):
+        if _identity(note.parent) == identity:
+            members = [files.read_json(record) for record in note.parent.glob("members/*/member.json")]
+            whole = [one for one in members if one["epochs"] == recipe.epochs and not one["stopped"]]
+            if len(whole) == recipe.members:
+                return note.parent
+    return None
 
 
 def _identity_of(recipe: Recipe, data: Data) -> dict[str, Any]:
