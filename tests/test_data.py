@@ -317,16 +317,18 @@ def test_the_competition_files_are_read_whole(competition: Path, tmp_path: Path)
 def test_reading_is_faster_than_pandas_and_the_cache_a_blink(competition: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(competition) as archive:
         archive.extractall(tmp_path / "files")
-    ours, plain, cached = [], [], []
-    for attempt in range(3):
-        began = time.perf_counter()
-        for name in ("train", "test"):
-            pd.read_csv(tmp_path / "files" / f"{name}.csv")
-        plain.append(time.perf_counter() - began)
-        for times in (ours, cached):
+    ratios, cached = [], []
+    for attempt in range(5):
+        seconds = []
+        for step in (
+            lambda: [pd.read_csv(tmp_path / "files" / f"{name}.csv") for name in ("train", "test")],
+            *[lambda: data.read(tmp_path / "files", default=tmp_path, cache=tmp_path / f"cache{attempt}")] * 2,  # noqa: B023
+        ):
             began = time.perf_counter()
-            data.read(tmp_path / "files", default=tmp_path, cache=tmp_path / f"cache{attempt}")
-            times.append(time.perf_counter() - began)
-    print(f"\nread {min(ours):.2f} s, pandas {min(plain):.2f} s, cached {min(cached):.2f} s")
-    assert min(ours) < 0.5 * min(plain)
+            step()
+            seconds.append(time.perf_counter() - began)
+        ratios.append(seconds[1] / seconds[0])
+        cached.append(seconds[2])
+    print(f"\nshares of pandas' time {np.round(ratios, 2)}, cached {min(cached):.2f} s")
+    assert np.median(ratios) < 0.5
     assert min(cached) < 0.3

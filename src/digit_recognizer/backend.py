@@ -3,6 +3,7 @@
 Its start-up talk (which instructions it uses, which GPU it did not find) is held back; all else is passed on.
 """
 
+import logging
 import os
 import re
 import sys
@@ -44,5 +45,8 @@ with _chatter_held_back():
     if keras.backend.backend() != "tensorflow":
         with suppress(ImportError):  # Keras calls on it all the same where it is installed, later and as talkative
             import tensorflow  # noqa: F401
+
+# A worker that predicts with one network after the other is warned of it ("triggered tf.function retracing").
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 __all__ = ["keras"]
