@@ -73,6 +73,11 @@ def main(words: Sequence[str] | None = None) -> int:
     compare.add_argument("--recipes", default=",".join(recipes.SEEDS), help=f"default: {','.join(recipes.SEEDS)}")
     compare.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 (default: 1)")
     compare.set_defaults(call=_compare, interrupted=KEPT)
+    tune = verbs.add_parser("tune", help="search a recipe's fields for better values, on Optuna; leaves a recipe file")
+    _add_run_options(tune)
+    tune.add_argument("--trials", type=int, default=20, help="how many the study is to have in all (default: 20)")
+    tune.add_argument("--fields", help="which fields to search, such as dropout,learning_rate")
+    tune.set_defaults(call=_tune, interrupted="trials that are over are kept, and the same command goes on from them")
     doctor = verbs.add_parser("doctor", help="look at Python, packages, devices, data, credentials, the account")
     _add_data_option(doctor)
     doctor.set_defaults(call=_doctor)
@@ -141,7 +146,9 @@ def _add_data_option(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     _add_data_option(parser)
-    parser.add_argument("--recipe", default="standard", help=f"{', '.join(recipes.RECIPES)} (default: standard)")
+    parser.add_argument(
+        "--recipe", default="standard", help=f"{', '.join(recipes.RECIPES)}, or a .toml file (default: standard)"
+    )
     parser.add_argument(
         "--budget",
         type=_duration,
@@ -158,10 +165,21 @@ def _path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-def _run(story: Story, given: argparse.Namespace) -> None:
+def _listed(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _recipe(given: argparse.Namespace) -> Recipe:
     fields = {s.name: value for s in recipes.settings() if (value := getattr(given, s.name)) is not None}
-    recipe = recipes.named(given.recipe).changed(**fields)
-    deadline = None if given.budget is None else BEGAN + given.budget
+    return recipes.named(given.recipe).changed(**fields)
+
+
+def _deadline(given: argparse.Namespace) -> float | None:
+    return None if given.budget is None else BEGAN + float(given.budget)
+
+
+def _run(story: Story, given: argparse.Namespace) -> None:
+    recipe, deadline = _recipe(given), _deadline(given)
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         story(_in_a_kernel(recipe, given, deadline))
         return
@@ -265,12 +283,14 @@ def _build(given: argparse.Namespace, owner: str) -> Path:
     """Make the kernel, to run with the options that were given, and see that it starts by itself."""
     from digit_recognizer import bundle
 
-    names = ("recipe", "budget", *(setting.name for setting in recipes.settings()))
-    chosen = {name: value for name in names if (value := getattr(given, name)) is not None}
-    if "budget" in chosen:
-        chosen["budget"] = f"{given.budget:g}s"
-    recipes.named(given.recipe).changed(**{name: chosen[name] for name in chosen if name not in ("recipe", "budget")})
-    words = [word for name, value in chosen.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    recipe = _recipe(given)
+    # A recipe file stays behind: the standard recipe with each of its fields goes instead.
+    named = recipes.RECIPES.get(given.recipe, recipes.RECIPES["standard"])
+    chosen = {"recipe": named.name} | ({} if given.budget is None else {"budget": f"{given.budget:g}s"})
+    for setting in recipes.settings():
+        if (value := getattr(recipe, setting.name)) != getattr(named, setting.name):
+            chosen[setting.name] = str(value)
+    words = [word for name, value in chosen.items() for word in (f"--{name.replace('_', '-')}", value)]
     path = bundle.build(
         ROOT,
         ROOT / "build" / "kernel",
@@ -290,10 +310,17 @@ def _build(given: argparse.Namespace, owner: str) -> Path:
 def _compare(given: argparse.Namespace) -> None:
     from digit_recognizer import compare
 
-    names = [name for name in given.recipes.replace(",", " ").split() if name]
+    names = _listed(given.recipes)
     if not names or given.seeds < 1:
         raise BadInput("compare: expected at least one recipe and one seed; see compare --help")
     compare.compare(Path.cwd(), given.data, names, given.seeds, _story())
+
+
+def _tune(given: argparse.Namespace) -> None:
+    from digit_recognizer import tune
+
+    fields = tune.FIELDS if given.fields is None else _listed(given.fields)
+    tune.tune(Path.cwd(), given.data, _recipe(given), trials=given.trials, fields=fields, deadline=_deadline(given))
 
 
 def _doctor(given: argparse.Namespace) -> int:

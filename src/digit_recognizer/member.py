@@ -12,6 +12,7 @@ from digit_recognizer import networks
 from digit_recognizer.augment import RandomWarp
 from digit_recognizer.backend import keras
 from digit_recognizer.engines import Reporter
+from digit_recognizer.errors import KitError
 from digit_recognizer.recipe import Recipe
 
 Probabilities = npt.NDArray[np.float32]
@@ -70,6 +71,9 @@ def train(
         checkpoint: a ``.keras`` file, the whole network, which ``keras.models.load_model`` reads.
         reporter: told of each step and epoch.
         deadline: a time of ``time.monotonic`` after which no step begins.
+
+    Raises:
+        KitError: the loss was never a number, as happens where the learning rate is far too high.
     """
     network, trainer = _trainer(recipe, images, out_images, seed)
     clock = _Deadline(deadline)
@@ -100,7 +104,9 @@ def train(
             history.setdefault(name, []).extend(map(float, values))
         if clock.over:
             break
-    best_epoch = int(np.argmin(history["val_loss"])) + 1
+    if not np.isfinite(history["val_loss"]).any():
+        raise KitError(f"after no epoch was the loss a number; lower LEARNING_RATE, which is {recipe.learning_rate:g}")
+    best_epoch = int(np.nanargmin(history["val_loss"])) + 1
     network = keras.models.load_model(checkpoint)
     return Trained(network=network, history=history, best_epoch=best_epoch, stopped=clock.over)
 

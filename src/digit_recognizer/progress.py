@@ -48,10 +48,22 @@ class Progress:
         epochs: epochs of each.
         kept: those that were trained before.
         missing: how many are to be trained now.
+        noun: what they are called.
+        each_epoch: whether the end of an epoch is worth a line.
     """
 
-    def __init__(self, members: int, epochs: int, kept: Sequence[int], missing: int) -> None:
+    def __init__(
+        self,
+        members: int,
+        epochs: int,
+        kept: Sequence[int],
+        missing: int,
+        *,
+        noun: str = "member",
+        each_epoch: bool = True,
+    ) -> None:
         self._members, self._epochs, self._missing = members, epochs, missing
+        self._noun, self._each_epoch = noun, each_epoch
         self._moving = sys.stdout.isatty()
         self._done: dict[int, float] = {}  # member → epochs that are over, in part too
         self._least: dict[int, float] = {}
@@ -64,19 +76,30 @@ class Progress:
         self._done[member] = int(self._done.get(member, 0)) + min(done / of, 0.999)
         if self._moving:
             share = sum(self._done.values()) / (self._missing * self._epochs)
-            line = f"{share:4.0%}{self._left()}  member {member + 1}/{self._members} step {done}/{of} loss {loss:.4f}"
+            who = f"{self._noun} {member + 1}/{self._members}"
+            line = f"{share:4.0%}{self._left()}  {who} step {done}/{of} loss {loss:.4f}"
             print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
 
     def epoch(self, member: int, epoch: int, figures: dict[str, float]) -> None:
         """An epoch, counted from 1, is over."""
         self._done[member] = epoch
+        if not self._each_epoch:
+            return
         best = figures["val_loss"] < self._least.get(member, float("inf"))
         if best:
             self._least[member] = figures["val_loss"]
-        clear = "\r\x1b[K" if self._moving else ""
-        where = f"member {member + 1}/{self._members}  epoch {epoch:{len(str(self._epochs))}}/{self._epochs}"
+        where = f"{self._noun} {member + 1}/{self._members}  epoch {epoch:{len(str(self._epochs))}}/{self._epochs}"
         fold = f"loss {figures['val_loss']:.4f}{'*' if best else ' '} accuracy {figures['val_accuracy']:.4f}"
-        print(f"{clear}{where}  loss {figures['loss']:.4f}  fold: {fold}{self._left()}", flush=True)
+        self._say(f"{where}  loss {figures['loss']:.4f}  fold: {fold}{self._left()}")
+
+    def over(self, member: int, line: str) -> None:
+        """A member is over, at its last epoch or before; ``line`` tells of it."""
+        self._done[member] = self._epochs
+        self._say(f"{line}{self._left()}")
+
+    def _say(self, line: str) -> None:
+        clear = "\r\x1b[K" if self._moving else ""
+        print(f"{clear}{line}", flush=True)
 
     def _left(self) -> str:
         done = sum(self._done.values())

@@ -3,12 +3,21 @@
 import dataclasses
 import hashlib
 import json
+import re
+import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from digit_recognizer import files
 from digit_recognizer.errors import BadInput
 
 NETWORKS = ("bn-conv", "slim-conv", "adaptive-cnn", "three-conv", "two-conv", "conv-pool", "dense")
+KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    float: ((float, int), "a number"),
+    int: ((int,), "a whole number"),
+    str: ((str,), "a text in quotes"),
+}
 SCHEDULES = ("one-cycle", "plateau", "constant")
 
 
@@ -71,6 +80,10 @@ class Recipe:
     def changed(self, **fields: Any) -> "Recipe":
         """Give this recipe with some fields replaced."""
         return dataclasses.replace(self, **fields)
+
+    def toml(self) -> str:
+        """Give the text of a recipe file, which ``named`` reads."""
+        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in dataclasses.asdict(self).items())
 
     def __str__(self) -> str:
         named = RECIPES.get(self.name, self)
@@ -151,7 +164,42 @@ SEEDS = ("adaptive-cnn", "three-conv", "two-conv", "conv-pool", "dense")  # of t
 
 
 def named(name: str) -> Recipe:
-    """Give the recipe of that name; ``BadInput`` where there is none."""
+    """Give the recipe of that name, or the one in the file ``name`` if that ends in ``.toml``.
+
+    Raises:
+        BadInput: there is none, or the file is not a recipe.
+    """
+    if name.endswith(".toml"):
+        return _read(Path(name).expanduser())
     if name not in RECIPES:
-        raise BadInput(f"recipe: expected one of {', '.join(RECIPES)}, found {name!r}")
+        raise BadInput(f"recipe: expected one of {', '.join(RECIPES)} or a .toml file, found {name!r}")
     return RECIPES[name]
+
+
+def _read(path: Path) -> Recipe:
+    """Read a recipe file: a line for each field, those that have a default may be missing."""
+    with files.explained(path):
+        content = path.read_bytes()
+    try:
+        given = {"name": path.stem} | tomllib.loads(content.decode())
+    except ValueError as error:  # TOML's own error and Unicode's are such
+        raise BadInput(f"{path}: expected TOML, a line such as `epochs = 10` for each field; {error}") from error
+    known = {setting.name: setting for setting in dataclasses.fields(Recipe)}
+    for name, value in given.items():
+        if name not in known:
+            raise BadInput(f"{path}: expected fields of a recipe, found {name!r}; there are {', '.join(known)}")
+        kinds, told = KINDS[known[name].type]
+        if type(value) not in kinds:
+            raise BadInput(f"{path}, {name}: expected {told}, found {value!r}")
+    missing = [name for name, one in known.items() if name not in given and one.default is dataclasses.MISSING]
+    if missing:
+        raise BadInput(f"{path}: expected {', '.join(missing)} too; add a line for each")
+    if not re.fullmatch("[a-z0-9][a-z0-9-]{0,59}", given["name"]) or given["name"] in RECIPES:
+        raise BadInput(
+            f"{path}, name: expected lower-case letters, digits and dashes, and no built-in recipe's name, "
+            f"found {given['name']!r}"
+        )
+    try:
+        return Recipe(**given)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error

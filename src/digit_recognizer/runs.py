@@ -90,9 +90,9 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
     Raises:
         BadInput: the folder cannot be written.
     """
-    identity = _identity_of(recipe, data)
+    wanted = identity(recipe, data)
     for folder in sorted((note.parent for note in home.glob("*/run.json")), reverse=True):
-        if not (folder / "scores.json").exists() and _identity(folder) == identity:
+        if not (folder / "scores.json").exists() and _identity(folder) == wanted:
             try:
                 return Run(folder, _lock(folder), resumed=True)
             except BlockingIOError:  # another process is at it
@@ -101,7 +101,7 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
         folder = _fresh(home, ("sample-" if data.sample else "") + recipe.name)
         lock = _lock(folder)
     about = {
-        "identity": identity,
+        "identity": wanted,
         "train_rows": len(data.labels),
         "test_rows": len(data.test_images),
         "source": str(data.source),
@@ -118,9 +118,9 @@ def finished(home: Path, recipe: Recipe, data: Data) -> Path | None:
 
     A run that a budget cut short, in members or in epochs, is not one.
     """
-    identity = _identity_of(recipe, data)
+    wanted = identity(recipe, data)
     for note in sorted(home.glob("*/scores.json")):
-        if _identity(note.parent) == identity:
+        if _identity(note.parent) == wanted:
             members = [files.read_json(record) for record in note.parent.glob("members/*/member.json")]
             whole = [one for one in members if one["epochs"] == recipe.epochs and not one["stopped"]]
             if len(whole) == recipe.members:
@@ -128,8 +128,8 @@ def finished(home: Path, recipe: Recipe, data: Data) -> Path | None:
     return None
 
 
-def _identity_of(recipe: Recipe, data: Data) -> dict[str, Any]:
-    """What two runs share if one may go on with the other."""
+def identity(recipe: Recipe, data: Data) -> dict[str, Any]:
+    """Give all that two runs share if one may go on with the other, as plain values."""
     return {
         "recipe": dataclasses.asdict(recipe),
         "recipe_digest": recipe.digest,

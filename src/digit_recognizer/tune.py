@@ -1,0 +1,304 @@
+"""Search a recipe's own fields for better values, on Optuna, whose stored study several processes may share.
+
+A trial trains one member, that of fold 0, and is judged by its least loss on that fold; the holdout's rows are not even
+handed to it. The least of many trials is too good a figure: what the recipe found is worth, a run of it tells.
+"""
+
+import hashlib
+import json
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from digit_recognizer import data, engines, ensemble, files, folds, recipe, runs
+from digit_recognizer.errors import BadInput, KitError
+from digit_recognizer.progress import Progress, duration
+from digit_recognizer.recipe import Recipe
+
+try:
+    import optuna
+except ModuleNotFoundError as missing:
+    raise KitError("optuna: not installed; use make tune, or pip install -r requirements-tune.txt") from missing
+
+COMPLETE, PRUNED, FAIL = (optuna.trial.TrialState[state] for state in ("COMPLETE", "PRUNED", "FAIL"))
+# Field → lowest value, highest value, whether the search goes by its logarithm.
+SEARCHED: dict[str, tuple[float, float, bool]] = {
+    "learning_rate": (1e-4, 3e-2, True),
+    "batch_size": (32, 512, True),
+    "weight_decay": (0, 0.1, False),
+    "dropout": (0, 0.6, False),
+    "rotation": (0, 20, False),
+    "zoom": (0, 0.2, False),
+    "shift": (0, 0.15, False),
+    "shear": (0, 20, False),
+    "warmup": (0, 0.5, False),
+    "resampling": (0, 1, False),
+}
+FIELDS = ("learning_rate", "batch_size", "weight_decay", "dropout", "rotation", "zoom", "shift")
+BEFORE_PRUNING = 4  # whole trials that the median is taken of
+HEARTBEAT = 20  # seconds between signs of life; a trial without one for twice as long is taken for dead
+AT_THE_END = 8.0  # seconds to draw the page
+FIRST = "the recipe as it is"
+
+
+class Rows(NamedTuple):
+    """What a trial sees: uint8 images (·, 28, 28) and labels (·,) of fold 0, those to train on and those left out."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8]
+    out_images: npt.NDArray[np.uint8]
+    out_labels: npt.NDArray[np.uint8]
+
+
+def tune(
+    home: Path,
+    given: Path | None,
+    base: Recipe,
+    *,
+    trials: int,
+    fields: Sequence[str] = FIELDS,
+    deadline: float | None = None,
+) -> Path:
+    """Go on with the study of this recipe until it has ``trials``, and leave the best recipe and the plots.
+
+    The first trial is the recipe as it is, so what is found is never worse on the fold.
+
+    Args:
+        home: the folder of ``runs``; the study lies in ``runs/studies/<study>/``.
+        given: folder or zip of the competition's files.
+        base: where the search starts; the fields not searched stay.
+        trials: finished or pruned ones that the study is to have. Processes that share it may go a few over.
+        fields: which fields to search.
+        deadline: a time of ``time.monotonic`` by which all is done; a trial that is not over then is dropped.
+
+    Returns:
+        The recipe file, which ``recipe.named`` reads.
+
+    Raises:
+        BadInput: a field that cannot be searched, or data that cannot be read.
+        KitError: not one trial was finished.
+    """
+    for name in fields:
+        if name not in SEARCHED and name not in ("network", "schedule"):
+            raise BadInput(f"fields: expected some of network, schedule, {', '.join(SEARCHED)}, found {name!r}")
+    if trials < 1 or not fields:
+        raise BadInput("tune: expected at least one trial and one field; see tune --help")
+    digits = data.read(given, default=home / "data", cache=home / "runs" / "cache")
+    rows = _rows(base, digits)
+    folder = _folder(home, base, fields, digits)
+    print(f"data: {digits}\nrecipe: {base}\nstudy: runs/studies/{folder.name}", flush=True)
+    study = _opened(folder)
+    with files.locked(folder / "lock"):
+        if not _as_it_is(study):
+            study.enqueue_trial({name: getattr(base, name) for name in fields}, user_attrs={FIRST: True})
+    missing = max(0, trials - len(_finished(study)))
+    print(f"{trials - missing} of {trials} trials are there" if missing < trials else f"{trials} trials to make")
+    progress = Progress(missing, base.epochs, (), missing, noun="trial", each_epoch=False)
+    longest = begun = 0.0
+    workers, threads = engines.share(max(missing, 1))
+
+    def may_start() -> bool:
+        nonlocal begun
+        begun += 1
+        in_time = begun <= workers or deadline is None or time.monotonic() + longest < deadline
+        return in_time and len(_finished(study)) < trials
+
+    def done(index: int, told: tuple[str, float]) -> None:
+        nonlocal longest
+        line, seconds = told
+        longest = max(longest, seconds)
+        progress.over(index, line)
+        _keep_best(study, folder, base, digits)
+
+    job = partial(_trial, folder, base, tuple(fields), rows, None if deadline is None else deadline - AT_THE_END)
+    engines.run(job, range(missing), progress, workers=workers, threads=threads, done=done, may_start=may_start)
+    path = _keep_best(study, folder, base, digits)
+    if path is None:
+        raise KitError("tune: not one trial was finished; give it more time or fewer EPOCHS")
+    _draw(study, folder)
+    best, first = study.best_trial, _as_it_is(study)
+    print(
+        f"best of {len(_finished(study))}: loss {best.value:.4f} on the fold, trial {best.number}: {_told(best.params)}"
+    )
+    if first and first.value is not None:
+        print(
+            f"  {first.value:.4f} as the recipe was; the least of many is too good: make run scores it on the holdout"
+        )
+    print(f"plots: runs/studies/{folder.name}/plots.html\nrecipe: make run RECIPE={path.relative_to(home)}")
+    return path
+
+
+def _rows(base: Recipe, digits: data.Data) -> Rows:
+    fold = folds.split(digits.labels, folds=base.folds, members=1, holdout=base.holdout, seed=base.seed).folds[0]
+    return Rows(digits.images[fold.train], digits.labels[fold.train], digits.images[fold.out], digits.labels[fold.out])
+
+
+def _folder(home: Path, base: Recipe, fields: Sequence[str], digits: data.Data) -> Path:
+    """Give the study's folder, whose name follows from all that its trials have in common."""
+    shared = json.dumps([runs.identity(base, digits), sorted(fields)], sort_keys=True)
+    digest = hashlib.blake2b(shared.encode(), digest_size=4).hexdigest()
+    return files.folder(home / "runs" / "studies" / f"{'sample-' if digits.sample else ''}{base.name}-{digest}")
+
+
+def _opened(folder: Path) -> optuna.Study:
+    """Open the folder's study, or make it; one process at a time, for SQLite makes its tables only once."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with files.locked(folder / "lock"), files.explained(folder):
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{(folder / 'study.db').resolve()}",
+            engine_kwargs={"connect_args": {"timeout": 60}},
+            heartbeat_interval=HEARTBEAT,
+        )
+        study = optuna.create_study(
+            study_name="study",
+            storage=storage,
+            sampler=optuna.samplers.TPESampler(constant_liar=True),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=BEFORE_PRUNING, n_warmup_steps=2),
+            load_if_exists=True,
+        )
+        optuna.storages.fail_stale_trials(study)
+    return study
+
+
+def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED))
+
+
+def _as_it_is(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
+    """The trial of the recipe as it is, made or to be made; None where there is none or it was broken off."""
+    found = [trial for trial in study.get_trials(deepcopy=False) if FIRST in trial.user_attrs]
+    return next((trial for trial in found if trial.state != FAIL), None)
+
+
+def _suggested(trial: optuna.Trial, base: Recipe, fields: Sequence[str]) -> dict[str, Any]:
+    """Let a trial choose a value for each field, from a range that the recipe's own value is in."""
+    chosen: dict[str, Any] = {}
+    for setting in recipe.settings():
+        name = setting.name
+        if name not in fields:
+            continue
+        if "choice" in setting.metadata:
+            chosen[name] = trial.suggest_categorical(name, setting.metadata["choice"])
+            continue
+        low, high, log = SEARCHED[name]
+        low, high = min(low, getattr(base, name)), max(high, getattr(base, name))
+        if setting.type is int:
+            chosen[name] = trial.suggest_int(name, int(low), int(high), log=log)
+        else:
+            chosen[name] = trial.suggest_float(name, low, high, log=log)
+    return chosen
+
+
+class _TimeUp(Exception):
+    """The trial was not over at the deadline."""
+
+
+class _Reports(engines.Reporter):
+    """Hands a trial's epochs on to Optuna, which may end it, and to the process that waits for it."""
+
+    def __init__(self, reporter: engines.Reporter, trial: optuna.Trial) -> None:
+        self._reporter, self._trial = reporter, trial
+
+    def batch(self, done: int, of: int, loss: float) -> None:
+        self._reporter.batch(done, of, loss)
+
+    def epoch(self, epoch: int, figures: dict[str, float]) -> None:
+        self._reporter.epoch(epoch, figures)
+        if not math.isfinite(figures["val_loss"]):
+            raise optuna.TrialPruned
+        self._trial.report(figures["val_loss"], epoch)
+        if self._trial.should_prune():
+            raise optuna.TrialPruned
+
+
+def _trial(
+    folder: Path,
+    base: Recipe,
+    fields: Sequence[str],
+    rows: Rows,
+    deadline: float | None,
+    index: int,
+    reporter: engines.Reporter,
+) -> tuple[str, float]:
+    """Make one trial in a worker; a line that tells of it, and the seconds it took."""
+    from digit_recognizer import member
+
+    began = time.monotonic()
+    numbers = []
+
+    def objective(trial: optuna.Trial) -> float:
+        numbers.append(trial.number)
+        chosen = base.changed(**_suggested(trial, base, fields))
+        with tempfile.TemporaryDirectory() as scratch:
+            trained = member.train(
+                chosen,
+                *rows,
+                seed=ensemble.member_seed(base.seed, 0),
+                checkpoint=Path(scratch) / "network.keras",
+                reporter=_Reports(reporter, trial),
+                deadline=deadline,
+            )
+        if trained.stopped:
+            raise _TimeUp
+        trial.set_user_attr("accuracy", trained.history["val_accuracy"][trained.best_epoch - 1])
+        return trained.history["val_loss"][trained.best_epoch - 1]
+
+    study = _opened(folder)
+    study.optimize(objective, n_trials=1, catch=_TimeUp)
+    made = study.get_trials(deepcopy=False)[numbers[0]]
+    if made.state == COMPLETE:
+        outcome = f"loss {made.value:.4f}  accuracy {made.user_attrs['accuracy']:.4f}"
+    else:
+        outcome = f"pruned at epoch {made.last_step}" if made.state == PRUNED else "dropped, time was up"
+    chosen = FIRST if FIRST in made.user_attrs else _told(made.params)
+    seconds = time.monotonic() - began
+    return f"trial {made.number}  {outcome}  {duration(seconds)}  {chosen}", seconds
+
+
+def _told(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )
+
+
+def _keep_best(study: optuna.Study, folder: Path, base: Recipe, digits: data.Data) -> Path | None:
+    """Write the best recipe so far into the study's folder; None where there is none yet."""
+    if not study.get_trials(deepcopy=False, states=(COMPLETE,)):
+        return None
+    best = study.best_trial
+    found = base.changed(name=f"{base.name.removesuffix('-tuned')}-tuned", **best.params)
+    where = "the bundled sample, NOT of the competition's files" if digits.sample else "the competition's files"
+    about = f"# The best of {len(_finished(study))} trials by fold 0 of {where}: loss {best.value:.4f}.\n"
+    path = folder / f"{found.name}.toml"
+    files.write_bytes(path, (about + found.toml()).encode())
+    return path
+
+
+def _draw(study: optuna.Study, folder: Path) -> None:
+    """Put Optuna's own plots on one page, which needs no network."""
+    from optuna import visualization
+
+    values = {trial.value for trial in study.get_trials(deepcopy=False, states=(COMPLETE,))}
+    plots: list[Callable[[optuna.Study], Any]] = [
+        visualization.plot_optimization_history,
+        visualization.plot_intermediate_values,
+        visualization.plot_slice,
+        visualization.plot_parallel_coordinate,
+    ]
+    if len(values) > 1:
+        plots.insert(1, visualization.plot_param_importances)
+    figures = [plot(study).update_layout(autosize=True) for plot in plots]
+    parts = [figure.to_html(full_html=False, include_plotlyjs=i == 0) for i, figure in enumerate(figures)]
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{folder.name}</title>'
+    style = "<style>body{font:16px sans-serif;max-width:1100px;margin:2em auto}</style>"
+    page = f"{head}{style}<h1>{folder.name}</h1>{''.join(parts)}</html>"
+    files.write_bytes(folder / "plots.html", page.encode())
