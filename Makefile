@@ -15,7 +15,7 @@ options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor data run compare scores check submit kernel push status output test image lint clean
+.PHONY: help setup doctor data run compare tune notebook scores check submit kernel push status output test image lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ run: $(VENV)/run.stamp ## train, score, write and check a submission; DATA= RECI
 
 compare: $(VENV)/run.stamp ## train several recipes on the same rows, side by side; RECIPES=a,b SEEDS=3 DATA=
 	@$(KIT) compare $(call options,DATA RECIPES SEEDS)
+
+tune: $(VENV)/tune.stamp ## search a recipe's fields for better values, on Optuna; RECIPE= TRIALS= FIELDS=a,b BUDGET= DATA=
+	@$(KIT) tune $(call options,DATA RECIPE TRIALS FIELDS BUDGET $(SETTINGS))
+
+notebook: $(VENV)/notebook.stamp ## open the way through, step by step, on the sample, in JupyterLab
+	@$(KIT) notebook
 
 scores: $(VENV)/run.stamp ## all runs, best first: validation, public score, the gap
 	@$(KIT) scores
@@ -81,6 +87,9 @@ $(VENV)/run.stamp: requirements.txt pyproject.toml
 	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
-$(VENV)/test.stamp: $(VENV)/run.stamp requirements-dev.txt
-	@$(PY) -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/tune.stamp: requirements-tune.txt
+$(VENV)/notebook.stamp: requirements-notebook.txt
+$(VENV)/test.stamp: requirements-dev.txt
+$(VENV)/%.stamp: $(VENV)/run.stamp
+	@$(PY) -m pip install -q --disable-pip-version-check -r $(filter %.txt,$^)
 	@touch $@

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, one_line
-from digit_recognizer import bundle, cli, data, ledger, submission
+from digit_recognizer import bundle, cli, data, ledger, recipe, submission
 from kaggle_server import TOKEN, USER, Fault, Server
 
 PYTHON = os.environ.get("KERNEL_PYTHON", sys.executable)  # make image runs these tests with the image's own versions
@@ -51,6 +51,19 @@ def test_the_metadata_are_what_kaggle_needs(tmp_path: Path) -> None:
     assert (told["machine_shape"], told["enable_gpu"], told["enable_tpu"]) == ("Tpu1VmV38", False, True)
     assert (told["kernel_type"], told["code_file"]) == ("notebook", "kernel.ipynb")
     assert "'KERAS_BACKEND': 'jax'" in (tmp_path / "kernel.ipynb").read_text()
+
+
+def test_a_recipe_file_travels_as_its_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(recipe.named("dense").changed(name="mine", learning_rate=0.0123).toml())
+    assert cli.main(["kernel", "--recipe", str(file), "--budget", "3h"]) == 0
+    text = (ROOT / "build" / "kernel" / "kernel.py").read_text()
+    options = ast.literal_eval(text[text.index("OPTIONS = ") + 10 : text.index("ENVIRONMENT = ")])
+    assert str(file) not in text
+    told = dict(zip(options[::2], options[1::2], strict=True))
+    assert (told["--recipe"], told["--network"], told["--learning-rate"]) == ("standard", "dense", "0.0123")
+    assert (told["--budget"], told["--dropout"]) == ("10800s", "0.5")
+    assert "--holdout" not in told, "what is as in the standard recipe need not be told"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +197,7 @@ def test_killed_after_its_first_member_a_valid_submission_is_there(tmp_path: Pat
     script, env = kernel_tree(tmp_path, mount="input/digit-recognizer")  # the mount's former path
     working = tmp_path / "working"
     process = subprocess.Popen(
-        [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "4"],
+        [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "4", "--network", "dense"],
         cwd=working,
         env=env,
         stdout=subprocess.DEVNULL,
@@ -203,7 +216,7 @@ def test_killed_after_its_first_member_a_valid_submission_is_there(tmp_path: Pat
     # The same command goes on and trains only what is missing.
     kept = len(list(working.glob("runs/*/members/*/member.json")))
     done = subprocess.run(
-        [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "4"],
+        [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "4", "--network", "dense"],
         cwd=working,
         env=env,
         capture_output=True,

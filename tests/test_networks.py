@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,6 +120,26 @@ def test_the_size_of_a_network(name: str, weights: int, products: float) -> None
     assert found[1] / 1e6 == pytest.approx(products, abs=0.06)
     assert "logits (Dense)" in networks.summary(network)
     assert "Param #" in networks.summary(network)
+
+
+def test_every_network_once_saved_is_loaded_by_plain_keras_in_safe_mode(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", blob(3))
+    logits = {}
+    for name in NETWORKS:
+        network = networks.build(name, dropout=0.2)
+        network.save(tmp_path / f"{name}.keras")
+        logits[name] = np.asarray(network(blob(3)))
+    code = (
+        "import glob, sys, numpy, keras\n"
+        "for path in glob.glob('*.keras'):\n"
+        "    network = keras.models.load_model(path, safe_mode=True)\n"
+        "    numpy.save(path + '.npy', network(numpy.load('images.npy')))\n"
+        "assert not any(module.startswith('digit_recognizer') for module in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    for name in NETWORKS:
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.keras.npy"), logits[name], rtol=1e-4, atol=1e-4)
 
 
 def test_a_recipe_can_name_every_network_there_is() -> None:

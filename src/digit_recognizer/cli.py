@@ -78,6 +78,8 @@ def main(words: Sequence[str] | None = None) -> int:
     tune.add_argument("--trials", type=int, default=20, help="how many the study is to have in all (default: 20)")
     tune.add_argument("--fields", help="which fields to search, such as dropout,learning_rate")
     tune.set_defaults(call=_tune, interrupted="trials that are over are kept, and the same command goes on from them")
+    notebook = verbs.add_parser("notebook", help="open the way through on the sample, step by step, in JupyterLab")
+    notebook.set_defaults(call=lambda given: _notebook())
     doctor = verbs.add_parser("doctor", help="look at Python, packages, devices, data, credentials, the account")
     _add_data_option(doctor)
     doctor.set_defaults(call=_doctor)
@@ -321,6 +323,16 @@ def _tune(given: argparse.Namespace) -> None:
 
     fields = tune.FIELDS if given.fields is None else _listed(given.fields)
     tune.tune(Path.cwd(), given.data, _recipe(given), trials=given.trials, fields=fields, deadline=_deadline(given))
+
+
+def _notebook() -> None:
+    """Open a copy of the notebook; one that is there already is the user's own work by now."""
+    copy = ROOT / "build" / "notebook" / "way-through.ipynb"
+    if not copy.exists():
+        files.write_bytes(copy, (ROOT / "src" / "notebooks" / copy.name).read_bytes())
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise KitError("jupyterlab: not installed; use make notebook, or pip install -r requirements-notebook.txt")
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(copy)])
 
 
 def _doctor(given: argparse.Namespace) -> int:
