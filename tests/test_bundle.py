@@ -258,7 +258,7 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> No
     script, env = kernel_tree(tmp_path)
     shutil.copymode(ROOT / "kernel.py", script.parent)
     script.parent.chmod(0o755)
-    words = [*SHORT, "--members", "1", "--kaggle-root", str(tmp_path)]
+    words = [*SHORT, "--members", "1", "--network", "dense", "--kaggle-root", str(tmp_path)]
     notebook = nbformat.read(build(tmp_path / "src", *words, notebook=True), as_version=4)
     nbformat.validate(notebook)
     working = tmp_path / "working"

@@ -168,7 +168,7 @@ def test_without_credentials_it_says_how_to_get_them(
 @pytest.mark.slow
 def test_a_run_fetches_its_data_where_there_are_credentials(place: Path, kaggle: Server) -> None:
     kaggle.pack(train_csv=csv_text("train", 60), test_csv=csv_text("test"))
-    words = ("--recipe", "quick", "--members", 1, "--folds", 2, "--epochs", 1, "--holdout", 0)
+    words = ("--recipe", "dense", "--folds", 2, "--epochs", 1, "--holdout", 0)
     done = kit("run", *words, cwd=place)
     assert done.returncode == 0, done.stderr
     assert "data/: train.csv and test.csv of the competition\ndata: " in done.stdout

@@ -314,6 +314,7 @@ def test_the_competition_files_are_read_whole(competition: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_reading_is_faster_than_pandas_and_the_cache_a_blink(competition: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(competition) as archive:
         archive.extractall(tmp_path / "files")

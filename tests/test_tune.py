@@ -28,7 +28,7 @@ class Silent:
 def test_trials_see_no_row_of_the_holdout() -> None:
     images = np.zeros((400, 28, 28), np.uint8)
     images[:, 0, 0], images[:, 0, 1] = np.arange(400) // 256, np.arange(400) % 256  # each image tells its row
-    digits = data.Data(images, np.arange(400, dtype=np.uint8) % 10, images[:5], Path(), False, "")
+    digits = data.Data(images, (np.arange(400) % 10).astype(np.uint8), images[:5], Path(), False, "")
     rows = tune._rows(DENSE, digits)
     seen = np.concatenate([part[:, 0, 0].astype(int) * 256 + part[:, 0, 1] for part in (rows.images, rows.out_images)])
     split = folds.split(digits.labels, folds=10, members=1, holdout=0.1, seed=0)

@@ -97,21 +97,21 @@ def settings() -> list[dataclasses.Field[Any]]:
     return [setting for setting in dataclasses.fields(Recipe) if setting.name != "name"]
 
 
-def _plain(name: str, *, dropout: float, epochs: int = 10, folds: int = 10) -> Recipe:
-    """One network of that name by Adam at a constant rate, without augmentation."""
+def _plain(name: str, *, dropout: float, epochs: int = 10, folds: int = 10, **fields: Any) -> Recipe:
+    """One network of that name by Adam, without augmentation; at a constant rate unless ``fields`` say otherwise."""
+    plain = {"schedule": "constant", "learning_rate": 1e-3} | fields
     return Recipe(
         name=name,
         network=name,
         members=1,
         folds=folds,
         epochs=epochs,
-        schedule="constant",
-        learning_rate=1e-3,
         weight_decay=0,
         dropout=dropout,
         rotation=0,
         zoom=0,
         shift=0,
+        **plain,
     )
 
 
@@ -152,9 +152,9 @@ RECIPES = {
             weight_decay=0,
             resampling=0.5,
         ),
-        _plain("three-conv", dropout=0.25),
+        _plain("three-conv", dropout=0.25, schedule="one-cycle", learning_rate=3e-3),
         _plain("two-conv", dropout=0.0, epochs=3),
-        _plain("conv-pool", dropout=0.25, folds=5),
+        _plain("conv-pool", dropout=0.25, folds=5, schedule="one-cycle", learning_rate=3e-3),
         _plain("dense", dropout=0.5),
     )
 }
