@@ -99,7 +99,7 @@ def settings() -> list[dataclasses.Field[Any]]:
 
 def _plain(name: str, *, dropout: float, epochs: int = 10, folds: int = 10, **fields: Any) -> Recipe:
     """One network of that name by Adam, without augmentation; at a constant rate unless ``fields`` say otherwise."""
-    plain = {"schedule": "constant", "learning_rate": 1e-3} | fields
+    plain: dict[str, Any] = {"schedule": "constant", "learning_rate": 1e-3} | fields
     return Recipe(
         name=name,
         network=name,
