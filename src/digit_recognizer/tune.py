@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -287,18 +287,20 @@ def _draw(study: optuna.Study, folder: Path) -> None:
     """Put Optuna's own plots on one page, which needs no network."""
     from optuna import visualization
 
-    values = {trial.value for trial in study.get_trials(deepcopy=False, states=(COMPLETE,))}
-    plots: list[Callable[[optuna.Study], Any]] = [
-        visualization.plot_optimization_history,
-        visualization.plot_intermediate_values,
-        visualization.plot_slice,
-        visualization.plot_parallel_coordinate,
+    value: dict[str, Any] = {"target_name": "loss on the fold"}
+    figures = [
+        visualization.plot_optimization_history(study, **value),
+        visualization.plot_intermediate_values(study),
+        visualization.plot_slice(study, **value),
+        visualization.plot_parallel_coordinate(study, **value),
     ]
-    if len(values) > 1:
-        plots.insert(1, visualization.plot_param_importances)
-    figures = [plot(study).update_layout(autosize=True) for plot in plots]
-    parts = [figure.to_html(full_html=False, include_plotlyjs=i == 0) for i, figure in enumerate(figures)]
+    if len({trial.value for trial in study.get_trials(deepcopy=False, states=(COMPLETE,))}) > 1:
+        figures.insert(1, visualization.plot_param_importances(study, **value))
+    for figure in figures:
+        figure.update_layout(width=None, autosize=True)  # as wide as the page
+    plots = [figure.to_html(full_html=False, include_plotlyjs=i == 0) for i, figure in enumerate(figures)]
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{folder.name}</title>'
-    style = "<style>body{font:16px sans-serif;max-width:1100px;margin:2em auto}</style>"
-    page = f"{head}{style}<h1>{folder.name}</h1>{''.join(parts)}</html>"
+    style = "<style>body{font:16px sans-serif;max-width:1300px;margin:2em auto}</style>"
+    told = f"{len(_finished(study))} trials, the best with a loss of {study.best_value:.4f} on fold 0."
+    page = f"{head}{style}<h1>{folder.name}</h1><p>{told}</p>{''.join(plots)}</html>"
     files.write_bytes(folder / "plots.html", page.encode())
