@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -230,11 +231,11 @@ def test_killed_after_its_first_member_a_valid_submission_is_there(tmp_path: Pat
 @pytest.mark.slow
 def test_a_budget_plans_what_fits_and_the_run_ends_in_time(tmp_path: Path) -> None:
     began = time.monotonic()
-    shown = run_alone(tmp_path, "--budget", "90s", "--members", "90", "--epochs", "2")
-    assert time.monotonic() - began < 110
+    shown = run_alone(tmp_path, "--budget", "60s", "--members", "90", "--epochs", "2", "--network", "dense")
+    assert time.monotonic() - began < 80
     (run,) = (tmp_path / "working" / "runs").iterdir()
     scores = json.loads((run / "scores.json").read_text())
-    assert "more members of 2 epochs at the pace measured" in shown
+    assert re.search(r"time for \d+ more members of [12] epochs at the pace measured", shown)
     assert 2 <= scores["members"] < 90
     assert submission.check(tmp_path / "working" / "submission.csv", 359) == []
 

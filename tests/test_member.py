@@ -26,3 +26,18 @@ def test_the_hardest_rows_come_most_often_and_without_loss_all_alike() -> None:
     assert counts[10:].mean() < 1
     counts = np.bincount(member.resampled(np.zeros(1000), 1, np.random.default_rng(0)), minlength=1000)
     assert counts.max() < 10
+
+
+@pytest.mark.parametrize("warmup", [0, 0.2, 0.9])
+def test_the_rate_makes_one_cycle(warmup: float) -> None:
+    climb = round(200 * warmup)
+    rates = [float(member.OneCycle(0.01, warmup, 200)(step)) for step in range(201)]
+    assert max(rates) == pytest.approx(0.01)
+    assert np.argmax(rates) == climb
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    assert (np.diff(rates[climb:]) < 0).all()
+    half = climb + (200 - climb) // 2
+    assert rates[half] == pytest.approx(0.005, rel=0.02)
+    if climb:
+        assert rates[0] == pytest.approx(0.0004)
+        np.testing.assert_allclose(np.diff(rates[: climb + 1]), 0.0096 / climb, rtol=1e-3)
