@@ -243,7 +243,19 @@ def test_a_budget_plans_what_fits_and_the_run_ends_in_time(tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="JAX is not in the image that is tried here")
 def test_jax_gives_a_submission_of_equal_quality(tmp_path: Path) -> None:
-    run_alone(tmp_path, "--members", "1", "--epochs", "4", "--batch-size", "32", KERAS_BACKEND="jax")
+    words = [
+        "--members",
+        "1",
+        "--epochs",
+        "4",
+        "--batch-size",
+        "32",
+        "--network",
+        "conv-pool",
+        "--learning-rate",
+        "2e-3",
+    ]
+    run_alone(tmp_path, *words, KERAS_BACKEND="jax")
     (run,) = (tmp_path / "working" / "runs").iterdir()
     assert json.loads((run / "run.json").read_text())["identity"]["backend"] == "jax"
     assert json.loads((run / "scores.json").read_text())["holdout"]["accuracy"] > 0.9

@@ -24,7 +24,7 @@ def test_a_claim_is_met_or_not_by_the_mean_of_the_seeds() -> None:
 
 
 def test_the_table_gives_every_seed() -> None:
-    one = Line("dense", 252_170, 250_624, 41.4, (70, 81), (0.0652, 0.07), 4200, "–")
+    one = Line("dense", 252_170, 250_624, 41.4, (70, 81), (0.0652, 0.07), 4200, 8000, "–")
     header, rule, row = compare.table([one]).splitlines()
     assert len(header) == len(rule) == len(row)
     assert "| 252 k   | 0.3 M     | 41 s  | 70 81 of 4,200   | 0.98202 (0.97" in row

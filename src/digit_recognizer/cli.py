@@ -57,11 +57,11 @@ def main(words: Sequence[str] | None = None) -> int:
     fetch = verbs.add_parser("data", help="download the competition's files into data/")
     fetch.set_defaults(call=lambda given: _download(), interrupted="the same command goes on with the download")
     kernel = verbs.add_parser("kernel", help="make the one script that Kaggle runs: build/kernel/")
-    _add_run_options(kernel)
+    _add_recipe_options(kernel)
     _add_kernel_options(kernel)
     kernel.set_defaults(call=lambda given: _made(given))
     push = verbs.add_parser("push", help="make the kernel, check it, send it to Kaggle, which runs it")
-    _add_run_options(push)
+    _add_recipe_options(push)
     _add_kernel_options(push)
     push.set_defaults(call=_push)
     status = verbs.add_parser("status", help="how the pushed kernel fares")
@@ -74,7 +74,8 @@ def main(words: Sequence[str] | None = None) -> int:
     compare.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 (default: 1)")
     compare.set_defaults(call=_compare, interrupted=KEPT)
     tune = verbs.add_parser("tune", help="search a recipe's fields for better values, on Optuna; leaves a recipe file")
-    _add_run_options(tune)
+    _add_data_option(tune)
+    _add_recipe_options(tune)
     tune.add_argument("--trials", type=int, default=20, help="how many the study is to have in all (default: 20)")
     tune.add_argument("--fields", help="which fields to search, such as dropout,learning_rate")
     tune.set_defaults(call=_tune, interrupted="trials that are over are kept, and the same command goes on from them")
@@ -148,15 +149,19 @@ def _add_data_option(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     _add_data_option(parser)
+    _add_recipe_options(parser)
+    parser.add_argument("--kaggle-root", type=Path, default=Path("/kaggle"), help=argparse.SUPPRESS)
+
+
+def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe", default="standard", help=f"{', '.join(recipes.RECIPES)}, or a .toml file (default: standard)"
     )
     parser.add_argument(
         "--budget",
         type=_duration,
-        help="time for the whole run, such as 3m or 1h30m; fewer members, or epochs, are trained where not all fit",
+        help="time for the whole, such as 3m or 1h30m; fewer members, epochs or trials are trained where not all fit",
     )
-    parser.add_argument("--kaggle-root", type=Path, default=Path("/kaggle"), help=argparse.SUPPRESS)
     group = parser.add_argument_group("single fields of the recipe")
     for setting in recipes.settings():
         group.add_argument(f"--{setting.name.replace('_', '-')}", type=setting.type, help=setting.metadata["help"])

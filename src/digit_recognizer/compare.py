@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from digit_recognizer import data, files, recipe, runs, score
+from digit_recognizer import data, files, folds, recipe, runs, score
 from digit_recognizer.runs import Order
 
 # What the descriptions that a recipe comes from say it reaches: least accuracy, largest loss.
@@ -26,7 +26,8 @@ class Line:
         weights, multiply_adds: of one of its networks, for an image.
         seconds: to train, mean over the seeds.
         errors, losses: on the holdout, one a seed.
-        rows: of the holdout.
+        rows: of a holdout.
+        distinct: of all seeds' holdouts together, each counted once.
         claim: what is claimed of it, and whether the means meet it.
     """
 
@@ -37,12 +38,13 @@ class Line:
     errors: tuple[int, ...]
     losses: tuple[float, ...]
     rows: int
+    distinct: int
     claim: str
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The line as text."""
-        together = score.score(sum(self.errors), self.rows * len(self.errors))
+        together = score.score(sum(self.errors), self.rows * len(self.errors), distinct=self.distinct)
         return (
             self.recipe,
             f"{self.weights / 1000:,.0f} k",
@@ -87,7 +89,11 @@ def compare(
                 folder = runs.finished(home / "runs", seeded, digits)
             if folder is not None:
                 done.append(folder)
-        lines.append(_line(one.name, done))
+        held = [
+            folds.split(digits.labels, folds=one.folds, members=1, holdout=one.holdout, seed=seed).holdout
+            for seed in range(seeds)
+        ]
+        lines.append(_line(one.name, done, len(set().union(*held))))
     text = table(lines)
     files.write_bytes(home / "runs" / "compare.md", (text + "\n").encode())
     files.write_json(home / "runs" / "compare.json", [asdict(line) for line in lines])
@@ -106,7 +112,7 @@ def table(lines: Sequence[Line]) -> str:
     return "\n".join(rows)
 
 
-def _line(name: str, folders: Sequence[Path]) -> Line:
+def _line(name: str, folders: Sequence[Path], distinct: int) -> Line:
     scores = [files.read_json(folder / "scores.json") for folder in folders]
     records = [[files.read_json(note) for note in sorted(folder.glob("members/*/member.json"))] for folder in folders]
     errors, losses = tuple(one["holdout"]["errors"] for one in scores), tuple(one["holdout_loss"] for one in scores)
@@ -119,6 +125,7 @@ def _line(name: str, folders: Sequence[Path]) -> Line:
         errors=errors,
         losses=losses,
         rows=rows,
+        distinct=distinct,
         claim=_claim(CLAIMS.get(name, {}), 1 - mean(errors) / rows, mean(losses)),
     )
 
