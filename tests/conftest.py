@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import json
 import os
 import subprocess
 import sys
@@ -66,6 +67,14 @@ def folder(tmp_path: Path) -> Path:
     for table in ("train", "test"):
         (place / f"{table}.csv").write_bytes(csv_text(table))
     return place
+
+
+def keep(path: Path, content: object, mode: int = 0o600) -> Path:
+    """Write a file with a secret in it, a text or a value as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    path.chmod(mode)
+    return path
 
 
 def outside_make() -> dict[str, str]:

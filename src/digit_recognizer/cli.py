@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from digit_recognizer import competition, data, files, sending, submission
+from digit_recognizer import competition, credentials, data, files, sending, submission
 from digit_recognizer import recipe as recipes
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe
@@ -191,7 +191,7 @@ def _run(story: Story, given: argparse.Namespace) -> None:
         story(_in_a_kernel(recipe, given, deadline))
         return
     home = Path.cwd()
-    if given.data is None and not data.present(home / "data") and competition.credentials():
+    if given.data is None and not data.present(home / "data") and credentials.find():
         _download()
     story(Order(recipe=recipe, data=given.data, home=home, cache=home / "runs" / "cache", deadline=deadline))
 

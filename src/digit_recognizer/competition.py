@@ -7,49 +7,26 @@ or exits. Here every call has a time limit, a bounded number of tries and a one-
 
 import base64
 import hashlib
-import json
-import os
-import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from digit_recognizer import data, files
+from digit_recognizer import credentials, data, files
+from digit_recognizer.credentials import Credentials
 from digit_recognizer.errors import BadInput, KitError
 
 SLUG = "digit-recognizer"
-SETTINGS_PAGE = "https://www.kaggle.com/settings"
 RULES_PAGE = f"https://www.kaggle.com/competitions/{SLUG}/rules"
-NO_CREDENTIALS = (
-    f"no Kaggle credentials; make a token at {SETTINGS_PAGE} and put it into ~/.kaggle/access_token (chmod 600), "
-    "or kaggle.json into ~/.kaggle"
-)
 CONNECT, READ = 10, 60  # seconds
 TRIES = 4
 LONGEST_PAUSE = 60  # seconds
 CHUNK = 1 << 14  # at most so much of a broken download is fetched again
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """What Kaggle knows a person by.
-
-    Attributes:
-        source: where it was found: a variable's name or a file's path.
-        kind: ``token``, ``key`` (with a user name) or ``login`` (left by ``kaggle auth login``).
-        secret: never shown.
-    """
-
-    source: str
-    kind: str
-    username: str = ""
-    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -66,71 +43,6 @@ class Sent:
 
 class Unclear(KitError):
     """A submission may have arrived or not: it was sent, and the answer was lost."""
-
-
-def credentials() -> Credentials | None:
-    """Find the credentials that win, in the order of Kaggle's own client, without a call to Kaggle.
-
-    Raises:
-        BadInput: a file with a secret that other users of the machine can read, or one of another form.
-    """
-    return next(_found(), None)
-
-
-def _found() -> Iterator[Credentials]:
-    env = os.environ
-    if "KAGGLE_KERNEL_RUN_TYPE" in env and "KAGGLE_DATA_PROXY_URL" in env and (name := env.get("KAGGLE_API_V1_TOKEN")):
-        yield from _token_file(Path(name))
-    if token := env.get("KAGGLE_API_TOKEN", "").strip():
-        with suppress(OSError):  # a token may be longer than a path can be
-            if Path(token).exists():
-                yield from _token_file(Path(token))
-                token = ""
-        if token:
-            yield Credentials("KAGGLE_API_TOKEN", "token", secret=token)
-    home = Path.home() / ".kaggle"
-    for name in ("access_token", "access_token.txt"):
-        yield from _token_file(home / name)
-    config = home if home.exists() else Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
-    key_file = Path(env.get("KAGGLE_CONFIG_DIR") or config) / "kaggle.json"
-    pair = {"username": env.get("KAGGLE_USERNAME"), "key": env.get("KAGGLE_KEY")}
-    source = "KAGGLE_USERNAME and KAGGLE_KEY"
-    if not all(pair.values()) and key_file.exists():
-        kept = _secret_json(key_file)
-        if not all(isinstance(kept.get(name), str) and kept[name] for name in pair):
-            form = '{"username": "…", "key": "…"}'
-            raise BadInput(f"{key_file}: expected {form}; take a new one from {SETTINGS_PAGE}")
-        pair = {name: value or kept[name] for name, value in pair.items()}
-        source = str(key_file)
-    if pair["username"] and pair["key"]:
-        yield Credentials(source, "key", username=pair["username"], secret=pair["key"])
-    if (login := home / "credentials.json").exists():
-        kept = _secret_json(login)
-        if refresh := str(kept.get("refresh_token") or ""):
-            yield Credentials(str(login), "login", str(kept.get("username", "")), refresh)
-
-
-def _token_file(path: Path) -> Iterator[Credentials]:
-    if path.is_file() and (token := _secret_text(path).strip()):
-        yield Credentials(str(path), "token", secret=token)
-
-
-def _secret_json(path: Path) -> dict[str, Any]:
-    try:
-        kept = json.loads(_secret_text(path))
-    except ValueError as error:
-        raise BadInput(f"{path}: not valid JSON; take a new one from {SETTINGS_PAGE}") from error
-    return kept if isinstance(kept, dict) else {}
-
-
-def _secret_text(path: Path) -> str:
-    with files.explained(path):
-        if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise BadInput(f"{path}: other users of this machine can read it; chmod 600 {path}")
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise BadInput(f"{path}: not UTF-8 text; take a new one from {SETTINGS_PAGE}") from error
 
 
 class Competition:
@@ -428,7 +340,7 @@ class Competition:
         return f"Kaggle failed ({status}{said}); {'run it again later' if status >= 500 else 'see what it says'}"
 
     def _refused(self) -> str:
-        mend = f"make a new one at {SETTINGS_PAGE}"
+        mend = f"make a new one at {credentials.SETTINGS_PAGE}"
         rest = "" if self._person.kind == "login" else ", or remove this one to use another source"
         what = f"the {self._person.kind} from {self._person.source}"
         return f"Kaggle does not know {what}: expired or wrong; {mend}{rest}"
@@ -441,9 +353,9 @@ class Competition:
 
 def signed_in() -> Competition:
     """The door, for whoever the credentials on this machine are of; ``BadInput`` where there are none."""
-    if person := credentials():
+    if person := credentials.find():
         return Competition(person)
-    raise BadInput(NO_CREDENTIALS)
+    raise BadInput(credentials.NONE)
 
 
 def _sent(told: Any) -> Sent:

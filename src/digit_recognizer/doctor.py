@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from digit_recognizer import competition, data, engines
+from digit_recognizer import competition, credentials, data, engines
 from digit_recognizer.competition import Competition
 from digit_recognizer.errors import BadInput, KitError
 
@@ -16,7 +16,7 @@ PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "
 def examine(home: Path, given: Path | None) -> int:
     """Print a line for each thing looked at and give how many are wrong; what is only absent is not wrong."""
     wrong = 0
-    person: competition.Credentials | None = None
+    person: credentials.Credentials | None = None
 
     def wrongly(what: str, error: Exception) -> None:
         nonlocal wrong
@@ -30,18 +30,18 @@ def examine(home: Path, given: Path | None) -> int:
         except Exception as error:  # whatever is broken is a finding here
             wrongly(what, error)
 
-    def credentials() -> str:
+    def whose() -> str:
         nonlocal person
-        person = competition.credentials()
+        person = credentials.find()
         if person is None:
-            return f"none, which only sending needs; make a token at {competition.SETTINGS_PAGE}"
+            return f"none, which only sending needs; make a token at {credentials.SETTINGS_PAGE}"
         return f"{person.kind} from {person.source}"
 
     look("Python", _python)
     look("packages", _packages)
     look("devices", _devices)
     look("data", lambda: _data(home, given))
-    look("credentials", credentials)
+    look("credentials", whose)
     if person:
         try:
             with Competition(person, tries=2) as door:

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from digit_recognizer import competition, files, ledger, score, submission
+from digit_recognizer import competition, credentials, files, ledger, score, submission
 from digit_recognizer.competition import Competition, Sent, Unclear
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.ledger import Row
@@ -72,7 +72,7 @@ def scores(home: Path) -> None:
     """Print the table of all runs, the best first, brought up to date from Kaggle where that is possible."""
     submissions = home / "submissions"
     rows = ledger.read(submissions)
-    if rows and (person := competition.credentials()):
+    if rows and (person := credentials.find()):
         try:
             with Competition(person, tries=1) as door:
                 rows = _caught_up(door, submissions)
