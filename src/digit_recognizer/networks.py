@@ -82,8 +82,10 @@ def three_conv(dropout: float) -> list[Any]:
     return [
         layers.Conv2D(32, 3, padding="same", activation="relu"),
         layers.MaxPooling2D(),  # 14 × 14
+        layers.Dropout(dropout),
         layers.Conv2D(64, 3, padding="same", activation="relu"),
         layers.MaxPooling2D(),  # 7 × 7
+        layers.Dropout(dropout),
         layers.Conv2D(128, 3, padding="same", activation="relu"),
         layers.Dropout(dropout),
         layers.Flatten(),
