@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import kit, one_line
-from digit_recognizer import compare, data, recipe
+from digit_recognizer import cli, compare, data, recipe
 from digit_recognizer import runs as runs_of
 from digit_recognizer.compare import Line
 
@@ -31,11 +31,13 @@ def test_the_table_gives_every_seed() -> None:
     assert "0.0652 0.0700" in row
 
 
-def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for words, told in ((["--recipes", "dense,vgg"], "found 'vgg'"), (["--seeds", "0"], "at least one recipe")):
-        done = kit("compare", *words, cwd=tmp_path)
-        assert done.returncode == 2
-        assert told in one_line(done.stderr)
+        assert cli.main(["compare", *words]) == 2
+        assert told in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.slow

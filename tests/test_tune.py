@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from conftest import kit, one_line
-from digit_recognizer import data, folds, recipe, tune
+from digit_recognizer import cli, data, folds, recipe, tune
 
 DENSE = recipe.named("dense")
 
@@ -74,10 +74,13 @@ def test_a_hopeless_trial_is_pruned_and_so_is_one_whose_loss_is_no_number() -> N
         (["--recipe", "none.toml"], "none.toml: No such file"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(words: list[str], told: str, tmp_path: Path) -> None:
-    done = kit("tune", *words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert told in one_line(done.stderr)
+def test_what_cannot_be_searched_is_refused(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["tune", *words]) == 2
+    assert told in one_line(capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -152,7 +152,7 @@ RECIPES = {
             weight_decay=0,
             resampling=0.5,
         ),
-        _plain("three-conv", dropout=0.25, epochs=15, schedule="one-cycle", learning_rate=3e-3),
+        _plain("three-conv", dropout=0.25, schedule="one-cycle", learning_rate=3e-3),
         _plain("two-conv", dropout=0.0, epochs=3),
         _plain("conv-pool", dropout=0.25, folds=5, schedule="one-cycle", learning_rate=3e-3),
         _plain("dense", dropout=0.5),

@@ -125,13 +125,9 @@ def tune(
         raise KitError("tune: not one trial was finished; give it more time or fewer EPOCHS")
     _draw(study, folder)
     best, first = study.best_trial, _as_it_is(study)
-    print(
-        f"best of {len(_finished(study))}: loss {best.value:.4f} on the fold, trial {best.number}: {_told(best.params)}"
-    )
-    if first and first.value is not None:
-        print(
-            f"  {first.value:.4f} as the recipe was; the least of many is too good: make run scores it on the holdout"
-        )
+    before = f", {first.value:.4f} as the recipe was" if first and first.state == COMPLETE else ""
+    print(f"best of {len(_finished(study))}, trial {best.number}: {_told(best.params)}")
+    print(f"  loss {best.value:.4f} on the fold{before}; the least of many is too good, a run scores it on the holdout")
     print(f"plots: runs/studies/{folder.name}/plots.html\nrecipe: make run RECIPE={path.relative_to(home)}")
     return path
 
