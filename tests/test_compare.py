@@ -11,16 +11,14 @@ from digit_recognizer import runs as runs_of
 from digit_recognizer.compare import Line
 
 
-def line(errors: tuple[int, ...], losses: tuple[float, ...], claims: dict[str, float]) -> str:
-    return compare._claim(claims, 1 - sum(errors) / len(errors) / 1000, sum(losses) / len(losses))
-
-
-def test_a_claim_is_met_or_not_by_the_mean_of_the_seeds() -> None:
-    assert line((8, 8), (0.03, 0.02), {"accuracy": 0.992, "loss": 0.026}) == "accuracy 0.9920 met, loss 0.0260 met"
-    assert line((8, 9), (0.03, 0.03), {"accuracy": 0.992, "loss": 0.026}) == (
-        "accuracy 0.9920 NOT met, loss 0.0260 NOT met"
+def test_a_claim_is_met_by_the_mean_of_the_seeds_or_within_their_spread_or_not() -> None:
+    claims = {"accuracy": 0.992, "loss": 0.026}
+    assert compare._claim(claims, [0.991, 0.993], [0.03, 0.02]) == "accuracy 0.9920 met, loss 0.0260 met"
+    assert compare._claim(claims, [0.990, 0.9935], [0.02, 0.034]) == (
+        "accuracy 0.9920 met within the spread, loss 0.0260 met within the spread"
     )
-    assert line((8,), (0.1,), {}) == "–"
+    assert compare._claim(claims, [0.9919], [0.0261]) == "accuracy 0.9920 NOT met, loss 0.0260 NOT met"
+    assert compare._claim({}, [0.5], [0.1]) == "–"
 
 
 def test_the_table_gives_every_seed() -> None:

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean
-from typing import Any
+from statistics import mean, stdev
 
 from digit_recognizer import data, files, folds, recipe, runs, score
 from digit_recognizer.runs import Order
@@ -28,7 +27,7 @@ class Line:
         errors, losses: on the holdout, one a seed.
         rows: of a holdout.
         distinct: of all seeds' holdouts together, each counted once.
-        claim: what is claimed of it, and whether the means meet it.
+        claim: what is claimed of it, and whether the seeds meet it.
     """
 
     recipe: str
@@ -126,13 +125,17 @@ def _line(name: str, folders: Sequence[Path], distinct: int) -> Line:
         losses=losses,
         rows=rows,
         distinct=distinct,
-        claim=_claim(CLAIMS.get(name, {}), 1 - mean(errors) / rows, mean(losses)),
+        claim=_claim(CLAIMS.get(name, {}), [1 - one / rows for one in errors], losses),
     )
 
 
-def _claim(claims: dict[str, Any], accuracy: float, loss: float) -> str:
+def _claim(claims: dict[str, float], accuracies: Sequence[float], losses: Sequence[float]) -> str:
+    """Say of each claim whether the seeds' mean meets it, or at least lies no further off than the seeds differ."""
     told = []
     for what, value in claims.items():
-        met = accuracy >= value if what == "accuracy" else loss <= value
-        told.append(f"{what} {value:.4f} {'met' if met else 'NOT met'}")
+        reached = accuracies if what == "accuracy" else losses
+        short = value - mean(reached) if what == "accuracy" else mean(reached) - value
+        spread = stdev(reached) if len(reached) > 1 else 0.0
+        verdict = "met" if short <= 0 else "met within the spread" if short <= spread else "NOT met"
+        told.append(f"{what} {value:.4f} {verdict}")
     return ", ".join(told) or "–"
