@@ -136,7 +136,7 @@ def test_every_network_once_saved_is_loaded_by_plain_keras_in_safe_mode(tmp_path
         "    numpy.save(path + '.npy', network(numpy.load('images.npy')))\n"
         "assert not any(module.startswith('digit_recognizer') for module in sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     for name in NETWORKS:
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.keras.npy"), logits[name], rtol=1e-4, atol=1e-4)
