@@ -122,6 +122,7 @@ def test_the_size_of_a_network(name: str, weights: int, products: float) -> None
     assert "Param #" in networks.summary(network)
 
 
+@pytest.mark.slow
 def test_every_network_once_saved_is_loaded_by_plain_keras_in_safe_mode(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", blob(3))
     logits = {}
@@ -146,6 +147,7 @@ def test_a_recipe_can_name_every_network_there_is() -> None:
     assert set(networks.BODIES) == set(NETWORKS)
 
 
+@pytest.mark.slow
 def test_start_up_talk_is_held_back_and_warnings_are_not() -> None:
     code = (
         "import os\nfrom digit_recognizer import backend\n"
