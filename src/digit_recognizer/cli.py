@@ -332,11 +332,11 @@ def _tune(given: argparse.Namespace) -> None:
 
 def _notebook() -> None:
     """Open a copy of the notebook; one that is there already is the user's own work by now."""
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise KitError("jupyterlab: not installed; use make notebook, or pip install -r requirements-notebook.txt")
     copy = ROOT / "build" / "notebook" / "way-through.ipynb"
     if not copy.exists():
         files.write_bytes(copy, (ROOT / "src" / "notebooks" / copy.name).read_bytes())
-    if importlib.util.find_spec("jupyterlab") is None:
-        raise KitError("jupyterlab: not installed; use make notebook, or pip install -r requirements-notebook.txt")
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(copy)])
 
 
