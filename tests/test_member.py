@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from digit_recognizer import member
+from digit_recognizer.recipe import named
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 1])
@@ -41,3 +42,11 @@ def test_the_rate_makes_one_cycle(warmup: float) -> None:
     if climb:
         assert rates[0] == pytest.approx(0.0004)
         np.testing.assert_allclose(np.diff(rates[: climb + 1]), 0.0096 / climb, rtol=1e-3)
+
+
+def test_the_rate_decays_by_five_percent_each_epoch() -> None:
+    recipe = named("deotte15").changed(network="dense")
+    rows = np.zeros((1000, 28, 28), np.uint8)
+    _, trainer = member._trainer(recipe, rows, rows[:0], seed=0)
+    rate = trainer.optimizer._learning_rate
+    assert [float(rate(step)) for step in (0, 15, 16, 44 * 16)] == pytest.approx([1e-3, 1e-3, 0.95e-3, 1e-3 * 0.95**44])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digit_recognizer import networks
+from digit_recognizer import backend, networks
 from digit_recognizer.augment import RandomWarp
 from digit_recognizer.backend import keras
 from digit_recognizer.recipe import NETWORKS
@@ -156,3 +156,51 @@ def test_start_up_talk_is_held_back_and_warnings_are_not() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.stderr == "W0000 the disk is on fire\n"
+
+
+@pytest.mark.parametrize("numbers", ["bfloat16", "float16"])
+def test_half_precision_computes_much_the_same_with_weights_in_float32(numbers: str) -> None:
+    keras.utils.set_random_seed(0)
+    whole = networks.build("slim-conv", dropout=0)
+    half = networks.build("slim-conv", dropout=0, precision=numbers)
+    half.set_weights(whole.get_weights())
+    images = 255 * np.random.default_rng(0).random((64, 28, 28, 1), np.float32)
+    for training in (True, False):  # the batch's own means, then those so far
+        expected, found = (np.asarray(network(images, training=training)) for network in (whole, half))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=0.1 * expected.std())
+    for mine, its in zip(half.get_weights(), whole.get_weights(), strict=True):
+        assert mine.dtype == np.float32
+        np.testing.assert_allclose(mine, its, atol=0.02, rtol=0.05)  # the means have moved alike
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize(
+    ("devices", "flags", "capability", "decided"),
+    [
+        (["cpu:0"], "fpu avx512f", "", "float32"),
+        (["cpu:0"], "fpu avx512f avx512_bf16", "", "bfloat16"),
+        (["cpu:0"], "fpu amx_bf16", "", "bfloat16"),
+        (["gpu:0", "gpu:1"], "fpu", "7.5\n7.5\n", "float16"),
+        (["gpu:0"], "fpu", "9.0\n", "bfloat16"),
+        (["gpu:0"], "fpu avx512_bf16", "6.0\n", "float32"),
+        (["gpu:0"], "fpu", None, "float32"),
+        (["tpu:0"], "fpu", None, "bfloat16"),
+    ],
+)
+def test_the_machine_decides_the_precision(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    devices: list[str],
+    flags: str,
+    capability: str | None,
+    decided: str,
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f"#!/bin/sh\nprintf '{capability}'\n" if capability is not None else "#!/bin/sh\nexit 9\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: devices)
+    monkeypatch.setattr(backend, "_instructions", lambda: set(flags.split()))
+    assert backend.precision("auto") == decided
+    assert backend.precision("float16") == "float16"

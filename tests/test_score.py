@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from sklearn.datasets import load_digits
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import confusion_matrix
 
 from digit_recognizer import score
@@ -35,3 +37,53 @@ def test_the_table_lines_up() -> None:
     assert len(lines) == 11
     assert "[4500]" in lines[-1]
     assert max(map(len, lines)) < 80
+
+
+def test_what_is_expected_of_a_blend_follows_how_hard_its_rows_are() -> None:
+    random = np.random.default_rng(0)
+    wrong = random.random(4000) < 0.005
+    alone = np.where(wrong, 0.9, 0.0)
+    alone[random.integers(0, 4000, 10)] = 0.5
+    share = float(alone.mean())
+    plain = score.expected(wrong, 28_000, 7_000)
+    same = score.expected(wrong, 28_000, 7_000, members=(alone, score.score(round(share * 40_000), 40_000)))
+    hard = score.expected(wrong, 28_000, 7_000, members=(alone, score.score(round(share * 28_000), 40_000)))
+    assert plain.accuracy == pytest.approx(1 - wrong.mean())
+    assert same.accuracy == pytest.approx(plain.accuracy, abs=1e-4)
+    assert hard.accuracy > plain.accuracy + 5e-4, "the members do better elsewhere, so these rows are hard"
+    assert same.high - same.low < plain.high - plain.low
+    assert same.public_high - same.public_low > same.high - same.low
+
+
+@pytest.mark.parametrize("errors", [0, 1, 200])
+def test_what_is_expected_has_an_interval_whatever_was_found(errors: int) -> None:
+    wrong = np.arange(200) < errors
+    for members in (None, (wrong * 1.0, score.score(errors, 200)), (np.zeros(200), score.score(0, 200))):
+        found = score.expected(wrong, 28_000, 7_000, members=members)
+        assert 0 <= found.low <= found.accuracy <= found.high <= 1
+        assert found.low < found.high
+
+
+@pytest.mark.slow
+def test_the_expected_interval_holds_the_truth_as_often_as_it_says() -> None:
+    """Forests in place of networks, trained anew for each split, which networks would take hours for."""
+    pixels, labels = load_digits(return_X_y=True)
+    within = []
+    for split in range(60):
+        random = np.random.default_rng(split)
+        rows = random.permutation(len(labels))
+        outside, held, new = rows[:500], rows[500:700], rows[700:]
+        answers, out_errors = [], 0
+        for member in range(4):
+            out, train = outside[member::4], np.delete(outside, np.s_[member::4])
+            forest = ExtraTreesClassifier(8, random_state=4 * split + member).fit(pixels[train], labels[train])
+            out_errors += int((forest.predict(pixels[out]) != labels[out]).sum())
+            answers.append(forest.predict_proba(pixels))
+        blend = np.mean(answers, axis=0).argmax(axis=1) != labels
+        alone = np.mean([one.argmax(axis=1) != labels for one in answers], axis=0)
+        oof = score.score(out_errors, len(outside))
+        found = score.expected(blend[held], len(new), len(new) // 4, members=(alone[held], oof))
+        whole, part = 1 - blend[new].mean(), 1 - blend[new[: len(new) // 4]].mean()
+        within.append((found.low <= whole <= found.high, found.public_low <= part <= found.public_high))
+    shares = np.mean(within, axis=0)
+    assert ((shares >= 0.8) & (shares <= 0.99)).all(), shares

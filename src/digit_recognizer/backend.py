@@ -1,15 +1,19 @@
 """Start Keras: the one door through which it, and TensorFlow behind it, come in.
 
 Its start-up talk (which instructions it uses, which GPU it did not find) is held back; all else is passed on.
+What depends on the machine or the backend stands here too: the precision, and batch normalisation in one op.
 """
 
 import logging
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 _CHATTER = re.compile(
     rb"All log messages before absl::InitializeLog|oneDNN custom operations|Could not find cuda drivers"
@@ -42,11 +46,82 @@ with _chatter_held_back():
     import keras
 
     keras.ops.zeros(1)  # the device starts, and talks, at the first operation
-    if keras.backend.backend() != "tensorflow":
-        with suppress(ImportError):  # Keras calls on it all the same where it is installed, later and as talkative
-            import tensorflow  # noqa: F401
+    with suppress(ImportError):  # Keras calls on it whatever the backend, later and as talkative
+        import tensorflow
 
 # A worker that predicts with one network after the other is warned of it ("triggered tf.function retracing").
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
-__all__ = ["keras"]
+
+def precision(asked: str) -> str:
+    """Decide what numbers a network is trained with here: float32, bfloat16 or float16.
+
+    Half-length ones (with weights in float32) where the machine multiplies them faster: bfloat16 on TPUs, on GPUs of
+    compute capability 8 and on processors with instructions for it; float16 on GPUs of capability 7, such as the T4.
+
+    Args:
+        asked: one of ``recipe.PRECISIONS``; all but ``auto`` are given back as they are.
+    """
+    if asked != "auto":
+        return asked
+    device = keras.distribution.list_devices()[0].partition(":")[0]
+    if device == "tpu":
+        return "bfloat16"
+    if device in ("gpu", "cuda"):
+        capability = _capability()
+        return "bfloat16" if capability >= 8 else "float16" if capability >= 7 else "float32"
+    # XLA, by which JAX computes, gains nothing by it on processors.
+    fast = keras.backend.backend() == "tensorflow" and _instructions() & {"avx512_bf16", "amx_bf16"}
+    return "bfloat16" if fast else "float32"
+
+
+def _capability() -> float:
+    """The compute capability of the NVIDIA GPU that is least able; 0 where the driver does not tell."""
+    words = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30).stdout
+        return min(float(line) for line in told.split())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return 0
+
+
+def _instructions() -> set[str]:
+    """The processor's flags, as Linux tells them; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+@contextmanager
+def computing(numbers: str) -> Iterator[None]:
+    """Make the layers that are made within compute with float32, bfloat16 or float16, their weights in float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(numbers if numbers == "float32" else f"mixed_{numbers}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras' own, which in training reads and writes its input several times in float32; here TensorFlow's one op.
+
+    The op takes half-length numbers as they are. With float32 it is slower on processors. Other backends, and images of
+    another rank than (batch, height, width, channels), go Keras' way.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalise by the batch in training, else by the means so far."""
+        if not training or len(inputs.shape) != 4 or keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = tensorflow.compat.v1.nn.fused_batch_norm(
+            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+        )
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + new * (1 - self.momentum))
+        return outputs
+
+
+__all__ = ["BatchNormalization", "computing", "keras", "precision"]

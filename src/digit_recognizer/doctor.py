@@ -70,12 +70,12 @@ def _packages() -> str:
 
 
 def _devices() -> str:
+    from digit_recognizer import backend
     from digit_recognizer.backend import keras
 
     workers, threads = engines.share(1000)
-    precision = keras.config.dtype_policy().name
     devices = ", ".join(keras.distribution.list_devices())
-    return f"{devices}; {workers} at once with {threads} of {engines.cores()} cores each, {precision}"
+    return f"{devices}; {workers} at once with {threads} of {engines.cores()} cores each, {backend.precision('auto')}"
 
 
 def _data(home: Path, given: Path | None) -> str:

@@ -16,7 +16,7 @@ from digit_recognizer.folds import Split
 from digit_recognizer.progress import Progress
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.runs import Run
-from digit_recognizer.score import Score
+from digit_recognizer.score import Expected, Score
 
 if TYPE_CHECKING:
     from digit_recognizer import member
@@ -25,6 +25,7 @@ Probabilities = npt.NDArray[np.float32]
 RECORD, HISTORY = "member.json", "history.json"
 PREDICTING = 0.45  # an image predicted, as a share of one trained on
 AT_THE_END = 3.0  # seconds to blend, score, write and check
+PUBLIC = 0.25  # of the test rows; Kaggle does not say how many its public score is of
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Scores:
         holdout: the blend on the holdout, which nobody trained on or chose by; None without a holdout.
         holdout_loss: the blend's mean cross-entropy there.
         holdout_members: each member alone on the holdout.
+        expected: what the blend is expected to score on the test rows; without a holdout, what a blend of as many
+            members as left out the same rows is, one or a few.
         confusion: integers (10, 10), labels down and answers across, on the holdout, else out of fold.
     """
 
@@ -47,6 +50,7 @@ class Scores:
     holdout: Score | None
     holdout_loss: float | None
     holdout_members: tuple[Score, ...]
+    expected: Expected
     confusion: npt.NDArray[np.intp]
 
     def as_json(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class Scores:
             ]
         else:
             lines.append("no holdout, so the blend has no score of its own; it is better than its members as a rule")
+        lines.append(f"expected public score: {self.expected}")
         where = "the holdout" if self.holdout else "the rows out of fold"
         return "\n".join([*lines, f"confusion on {where} (label down, answer across):", score.table(self.confusion)])
 
@@ -78,6 +83,7 @@ class Blend:
     Attributes:
         oof: float32 (n, 10), out-of-fold: each row's mean over the members that left it out; NaN where there is none.
         holdout: float32 (h, 10), the mean over all members on the holdout's rows.
+        holdout_members: integers (members, h), what each member alone answers there.
         test: float32 (m, 10), the mean over all members on the test rows.
         records: what each member noted of itself.
         histories: each member's figures, epoch by epoch.
@@ -85,6 +91,7 @@ class Blend:
 
     oof: Probabilities
     holdout: Probabilities
+    holdout_members: npt.NDArray[np.intp]
     test: Probabilities
     records: tuple[dict[str, Any], ...]
     histories: list[dict[str, list[float]]]
@@ -233,6 +240,7 @@ def _train_member(
         "multiply_adds": products,
         "seconds": time.monotonic() - began,
         "seed": seed,
+        "precision": trained.precision,
         "train_rows": len(fold.train),
         "fold_rows": len(fold.out),
         "epochs": recipe.epochs,
@@ -269,7 +277,8 @@ def blend(run: Run, split: Split, *, rows: int) -> Blend:
     for name, probabilities in (("oof", oof), ("holdout", holdout), ("test", test)):
         _save(run.folder / f"{name}.npy", probabilities)
     records, histories = ([files.read_json(folder / name) for folder in folders] for name in (RECORD, HISTORY))
-    return Blend(oof, holdout, test, tuple(records), histories)
+    answers = np.array([_load(folder / "holdout.npy").argmax(axis=1) for folder in folders])
+    return Blend(oof, holdout, answers, test, tuple(records), histories)
 
 
 def scores(blended: Blend, split: Split, labels: npt.NDArray[np.uint8]) -> Scores:
@@ -281,16 +290,23 @@ def scores(blended: Blend, split: Split, labels: npt.NDArray[np.uint8]) -> Score
         score.score(sum(record[errors] for record in records), rows, distinct=len(scored))
         for errors in ("fold_errors", "fold_errors_at_last_epoch")
     )
+    test = len(blended.test)
+    public = max(1, round(PUBLIC * test))
+    if not len(split.holdout):
+        wrong = blended.oof[scored].argmax(axis=1) != labels[scored]
+        confusion = score.confusion(labels[scored], blended.oof[scored])
+        return Scores(len(records), oof, last, None, None, (), score.expected(wrong, test, public), confusion)
     held = labels[split.holdout]
-    if not len(held):
-        return Scores(len(records), oof, last, None, None, (), score.confusion(labels[scored], blended.oof[scored]))
+    wrong = blended.holdout.argmax(axis=1) != held
+    alone = blended.holdout_members != held
     return Scores(
         len(records),
         oof,
         last,
-        holdout=score.score(score.errors(held, blended.holdout), len(held)),
+        holdout=score.score(int(wrong.sum()), len(held)),
         holdout_loss=score.loss(held, blended.holdout),
-        holdout_members=tuple(score.score(record["holdout_errors"], len(held)) for record in records),
+        holdout_members=tuple(score.score(int(errors.sum()), len(held)) for errors in alone),
+        expected=score.expected(wrong, test, public, members=(alone.mean(axis=0), oof)),
         confusion=score.confusion(held, blended.holdout),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer import networks
+from digit_recognizer import backend, networks
 from digit_recognizer.augment import RandomWarp
 from digit_recognizer.backend import keras
 from digit_recognizer.engines import Reporter
@@ -27,12 +27,14 @@ class Trained:
     Attributes:
         network: uncompiled keras.Model, raw pixels → logits.
         history: figure → value for each epoch: loss, accuracy, val_loss, val_accuracy.
+        precision: what it was trained with; the network kept is of float32.
         best_epoch: the epoch, counted from 1, that the checkpoint is of.
         stopped: True where time was up before the last epoch.
     """
 
     network: Any
     history: dict[str, list[float]]
+    precision: str
     best_epoch: int
     stopped: bool
 
@@ -77,8 +79,9 @@ def train(
         KitError: the loss was never a number, as happens where the learning rate is far too high.
     """
     network, trainer = _trainer(recipe, images, out_images, seed)
+    precision = network.compute_dtype
     clock = _Deadline(deadline)
-    callbacks = [_Checkpoint(network, checkpoint), _Telling(reporter), clock]
+    callbacks = [_Checkpoint(network, recipe, checkpoint), _Telling(reporter), clock]
     if recipe.schedule == "plateau":
         callbacks.append(_Plateau())
     fold = (np.arange(len(images), len(images) + len(out_images)), out_labels)
@@ -109,7 +112,7 @@ def train(
         raise KitError(f"after no epoch was the loss a number; lower LEARNING_RATE, which is {recipe.learning_rate:g}")
     best_epoch = int(np.nanargmin(history["val_loss"])) + 1
     network = keras.models.load_model(checkpoint)
-    return Trained(network=network, history=history, best_epoch=best_epoch, stopped=clock.over)
+    return Trained(network=network, history=history, precision=precision, best_epoch=best_epoch, stopped=clock.over)
 
 
 def losses(network: Any, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -151,14 +154,18 @@ def _trainer(
     """A network, and the compiled model that trains it: rows of ``images``, then of ``out_images`` → logits."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    network = networks.build(recipe.network, dropout=recipe.dropout)
+    precision = backend.precision(recipe.precision)
+    network = networks.build(recipe.network, dropout=recipe.dropout, precision=precision)
     warp = RandomWarp(rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift, shear=recipe.shear, seed=seed)
     table = Table(np.concatenate((images, out_images))[..., None])
-    trainer = keras.Sequential([keras.Input((), dtype="int32"), table, *([warp] if warp.moves else []), network])
-    steps = recipe.epochs * -(-len(images) // recipe.batch_size)
-    rate = (
-        OneCycle(recipe.learning_rate, recipe.warmup, steps) if recipe.schedule == "one-cycle" else recipe.learning_rate
-    )
+    with backend.computing(precision):  # so that compile scales the loss where float16 needs it
+        trainer = keras.Sequential([keras.Input((), dtype="int32"), table, *([warp] if warp.moves else []), network])
+    steps = -(-len(images) // recipe.batch_size)  # of an epoch
+    rate: Any = recipe.learning_rate
+    if recipe.schedule == "one-cycle":
+        rate = OneCycle(recipe.learning_rate, recipe.warmup, recipe.epochs * steps)
+    elif recipe.schedule == "decay":
+        rate = keras.optimizers.schedules.ExponentialDecay(recipe.learning_rate, steps, 0.95, staircase=True)
     trainer.compile(
         optimizer=keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -216,14 +223,18 @@ class Table(keras.layers.Layer):
 
 
 class _Checkpoint(keras.callbacks.ModelCheckpoint):
-    """Keeps the network alone: the augmentation around it is for training."""
+    """Keeps the network alone, in float32: the augmentation around it is for training, and so is the precision."""
 
-    def __init__(self, network: Any, path: Path) -> None:
+    def __init__(self, network: Any, recipe: Recipe, path: Path) -> None:
         super().__init__(str(path), monitor="val_loss", mode="min", save_best_only=True)
-        self._network = network
+        self._network, self._kept = network, networks.build(recipe.network, dropout=recipe.dropout)
 
     def set_model(self, model: Any) -> None:
-        super().set_model(self._network)
+        super().set_model(self._kept)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._kept.set_weights(self._network.get_weights())
+        super().on_epoch_end(epoch, logs)
 
 
 class _Plateau(keras.callbacks.ReduceLROnPlateau):

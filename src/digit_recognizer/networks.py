@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from digit_recognizer import backend
 from digit_recognizer.backend import keras
 
 layers = keras.layers
@@ -19,7 +20,7 @@ def bn_conv(dropout: float) -> list[Any]:
     def convolution(filters: int, kernel: int, **kwargs: Any) -> list[Any]:
         return [
             layers.Conv2D(filters, kernel, activation="relu", kernel_initializer="he_normal", **kwargs),
-            layers.BatchNormalization(momentum=0.9),
+            _normalisation(),
         ]
 
     return [
@@ -49,16 +50,16 @@ def slim_conv(dropout: float) -> list[Any]:
     return [
         convolution(24, 5),  # 24 × 24
         layers.MaxPooling2D(),  # 12 × 12
-        layers.BatchNormalization(momentum=0.9),
+        _normalisation(),
         convolution(64, 3, "same"),
         convolution(64, 3),  # 10 × 10
         layers.MaxPooling2D(),  # 5 × 5
-        layers.BatchNormalization(momentum=0.9),
+        _normalisation(),
         layers.Dropout(dropout),
         convolution(128, 3),  # 3 × 3
-        layers.BatchNormalization(momentum=0.9),
+        _normalisation(),
         convolution(128, 3),  # 1 × 1
-        layers.BatchNormalization(momentum=0.9),
+        _normalisation(),
         layers.Flatten(),
         layers.Dropout(dropout),
     ]
@@ -146,21 +147,30 @@ BODIES: dict[str, Callable[[float], list[Any]]] = {
 }
 
 
-def build(name: str, *, dropout: float) -> Any:
+def _normalisation() -> Any:
+    """Batch normalisation that forgets soon, so that a short training suffices for its means."""
+    if keras.config.dtype_policy().compute_dtype == "float32":
+        return layers.BatchNormalization(momentum=0.9)
+    return backend.BatchNormalization(momentum=0.9)
+
+
+def build(name: str, *, dropout: float, precision: str = "float32") -> Any:
     """Make a fresh, uncompiled network.
 
     Args:
         name: one of ``recipe.NETWORKS``.
         dropout: fraction of activations dropped at each dropout layer, 0 to 1.
+        precision: what it computes with: float32, bfloat16 or float16. Its weights are the same in all; of float32 it
+            has none but Keras' own layers, and can be loaded without this package.
 
     Returns:
         keras.Model: float (n, 28, 28, 1) raw pixels, 0 to 255 → float32 (n, 10) logits.
     """
-    body = BODIES[name](dropout)
-    return keras.Sequential(
-        [keras.Input((28, 28, 1)), layers.Rescaling(1 / 255), *body, layers.Dense(10, dtype="float32", name="logits")],
-        name=name.replace("-", "_"),
-    )
+    with backend.computing(precision):
+        first, last = layers.Rescaling(1 / 255), layers.Dense(10, dtype="float32", name="logits")
+        return keras.Sequential(
+            [keras.Input((28, 28, 1)), first, *BODIES[name](dropout), last], name=name.replace("-", "_")
+        )
 
 
 def size(network: Any) -> tuple[int, int]:

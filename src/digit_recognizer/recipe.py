@@ -18,7 +18,8 @@ KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
     str: ((str,), "a text in quotes"),
 }
-SCHEDULES = ("one-cycle", "plateau", "constant")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+SCHEDULES = ("one-cycle", "decay", "plateau", "constant")
 
 
 def _choice(text: str, values: tuple[str, ...], default: str | None = None) -> Any:
@@ -58,6 +59,7 @@ class Recipe:
     shift: float = _setting("augmentation: largest shift, as a fraction of the side", 0, 1, 0.1)
     shear: float = _setting("augmentation: largest shear, degrees either way", 0, 60, 0)
     resampling: float = _setting("share of each epoch's rows drawn by their loss after the epoch before", 0, 1, 0)
+    precision: str = _choice("numbers to train with; auto by what the machine is fast at", PRECISIONS, "auto")
     seed: int = _setting("seed of the folds and of every member", 0, 2**32 - 1, 0)
 
     def __post_init__(self) -> None:
@@ -141,6 +143,18 @@ RECIPES = {
             shift=0.07,
         ),
         Recipe(name="best", network="bn-conv", members=8, folds=10, epochs=24, learning_rate=4e-3),
+        Recipe(
+            name="deotte15",
+            network="bn-conv",
+            members=15,
+            folds=10,
+            epochs=45,
+            batch_size=64,
+            schedule="decay",
+            learning_rate=1e-3,
+            weight_decay=0,
+            dropout=0.4,
+        ),
         Recipe(
             name="adaptive-cnn",
             network="adaptive-cnn",

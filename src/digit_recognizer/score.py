@@ -60,6 +60,72 @@ def expected_public(validation: Score, rows: int) -> tuple[float, float]:
     return max(0.0, share - reach), min(1.0, share + reach)
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What a blend is expected to score on rows that it was not judged by.
+
+    Attributes:
+        accuracy: the expected share that is right.
+        low, high: 90 % interval of the accuracy on ``rows`` new rows.
+        public_low, public_high: the same on ``public_rows`` of them.
+    """
+
+    accuracy: float
+    rows: int
+    low: float
+    high: float
+    public_rows: int
+    public_low: float
+    public_high: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.accuracy:.5f} (90 %: {self.low:.5f} to {self.high:.5f} on all {self.rows:,} rows, "
+            f"{self.public_low:.5f} to {self.public_high:.5f} on a public part of {self.public_rows:,})"
+        )
+
+
+def expected(
+    wrong: npt.NDArray[np.bool_],
+    rows: int,
+    public_rows: int,
+    members: tuple[npt.NDArray[np.float64], Score] | None = None,
+) -> Expected:
+    """Tell a blend's accuracy on new rows from rows that score it, and from more rows that score its members.
+
+    A holdout is small, so much of what a blend scores there is whether its rows happen to be hard. How hard they are
+    shows in the members' own errors: what they have more there than out of fold is taken off, as a control variate with
+    the weight that leaves least variance (Lavenberg and Welch, 1981). The mean and variance that follow are those of a
+    beta distribution, half an error and half a success added (Jeffreys), and new rows are drawn by it: beta-binomial.
+
+    Args:
+        wrong: bool (n,), the rows that the blend gets wrong; at least 2, and none of them trained on.
+        rows, public_rows: how many new rows, and how many of them the public score is of.
+        members: float (n,), the share of the members that get each row wrong; and their score on the other rows that
+            each left out.
+    """
+    from scipy.stats import betabinom  # slow to import, and `make scores` has no time
+
+    n, mean = len(wrong), float(wrong.mean())
+    variance = mean * (1 - mean) / n
+    if members:
+        alone, oof = members
+        single = 1 - oof.accuracy
+        (of_blend, shared), (_, of_members) = np.cov(wrong, alone) / n
+        noise = of_members + single * (1 - single) / oof.rows
+        weight = shared / noise if noise else 0.0
+        better, left = mean + weight * (single - float(alone.mean())), of_blend - weight * shared
+        if 0 < better < 1 and left > 0:  # else there is hardly an error anywhere
+            mean, variance = better, left
+    worth = mean * (1 - mean) / variance if variance else n  # so many rows of the blend's own would tell as much
+    ends = [
+        1 - betabinom.ppf((0.95, 0.05), count, mean * worth + 0.5, (1 - mean) * worth + 0.5) / count
+        for count in (rows, public_rows)
+    ]
+    (low, high), (public_low, public_high) = (map(float, end) for end in ends)
+    return Expected(1 - mean, rows, low, high, public_rows, public_low, public_high)
+
+
 def errors(labels: Labels, probabilities: npt.NDArray[np.float32]) -> int:
     """Count the rows of float (n, 10) probabilities whose most probable digit is not the label."""
     return int((probabilities.argmax(axis=1) != labels).sum())
