@@ -15,7 +15,7 @@ options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor data run compare tune notebook scores check submit kernel push status output test image lint clean
+.PHONY: help setup doctor data run compare bench tune notebook scores check submit kernel push status output test image lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ run: $(VENV)/run.stamp ## train, score, write and check a submission; DATA= RECI
 
 compare: $(VENV)/run.stamp ## train several recipes on the same rows, side by side; RECIPES=a,b SEEDS=3 DATA=
 	@$(KIT) compare $(call options,DATA RECIPES SEEDS)
+
+bench: $(VENV)/run.stamp ## measure score, time and pace against their goals, half an hour; WHOLE=1 runs recipe best too; DATA=
+	@$(KIT) bench $(call options,DATA) $(call flags,WHOLE)
 
 tune: $(VENV)/tune.stamp ## search a recipe's fields for better values, on Optuna; RECIPE= TRIALS= FIELDS=a,b BUDGET= DATA=
 	@$(KIT) tune $(call options,DATA RECIPE TRIALS FIELDS BUDGET $(SETTINGS))

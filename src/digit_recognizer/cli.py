@@ -79,6 +79,10 @@ def main(words: Sequence[str] | None = None) -> int:
     tune.add_argument("--trials", type=int, default=20, help="how many the study is to have in all (default: 20)")
     tune.add_argument("--fields", help="which fields to search, such as dropout,learning_rate")
     tune.set_defaults(call=_tune, interrupted="trials that are over are kept, and the same command goes on from them")
+    bench = verbs.add_parser("bench", help="measure score, time and pace against their goals, in one run")
+    _add_data_option(bench)
+    bench.add_argument("--whole", action="store_true", help="run recipe best whole too, which takes two hours")
+    bench.set_defaults(call=_bench)
     notebook = verbs.add_parser("notebook", help="open the way through on the sample, step by step, in JupyterLab")
     notebook.set_defaults(call=lambda given: _notebook())
     doctor = verbs.add_parser("doctor", help="look at Python, packages, devices, data, credentials, the account")
@@ -328,6 +332,12 @@ def _tune(given: argparse.Namespace) -> None:
 
     fields = tune.FIELDS if given.fields is None else _listed(given.fields)
     tune.tune(Path.cwd(), given.data, _recipe(given), trials=given.trials, fields=fields, deadline=_deadline(given))
+
+
+def _bench(given: argparse.Namespace) -> int:
+    from digit_recognizer import bench
+
+    return min(1, bench.bench(Path.cwd(), given.data, _story(), whole=given.whole))
 
 
 def _notebook() -> None:
