@@ -128,7 +128,7 @@ def _plain_fit(one: Recipe, images: Pixels, labels: Pixels, index: int, reporter
     from digit_recognizer import member, networks
     from digit_recognizer.backend import keras
 
-    network = networks.build(one.network, dropout=one.dropout)
+    network = networks.build(one.of_member(0).network, dropout=one.dropout)
     network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     clock = member._Stopwatch(SECONDS)
     pixels = images[..., None].astype("float32")
@@ -143,7 +143,7 @@ def _prediction(given: Path | None, home: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{index}.keras" for index in range(MEMBERS)]
         for path in paths:
-            networks.build(recipe.named("standard").network, dropout=0).save(path)
+            networks.build(recipe.named("standard").of_member(0).network, dropout=0).save(path)
         began = time.monotonic()
         images = data.read(given, default=home / "data", cache=Path(folder) / "cache").test_images
         workers, threads = engines.share(MEMBERS)

@@ -190,7 +190,7 @@ def _measure_pace(
     from digit_recognizer import member
 
     rows = split.folds[index].train
-    return member.pace(recipe, data.images[rows], data.labels[rows], seconds=seconds)
+    return member.pace(recipe.of_member(index), data.images[rows], data.labels[rows], seconds=seconds)
 
 
 def member_seed(seed: int, index: int) -> int:
@@ -214,7 +214,7 @@ def _train_member(
     with files.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         trained = member.train(
-            recipe,
+            recipe.of_member(index),
             data.images[fold.train],
             data.labels[fold.train],
             data.images[fold.out],
@@ -236,6 +236,7 @@ def _train_member(
     files.write_bytes(folder / "network.txt", networks.summary(trained.network).encode())
     record = {
         "member": index,
+        "network": recipe.of_member(index).network,
         "weights": weights,
         "multiply_adds": products,
         "seconds": time.monotonic() - began,

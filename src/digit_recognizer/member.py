@@ -157,9 +157,14 @@ def _trainer(
     precision = backend.precision(recipe.precision)
     network = networks.build(recipe.network, dropout=recipe.dropout, precision=precision)
     warp = RandomWarp(rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift, shear=recipe.shear, seed=seed)
-    table = Table(np.concatenate((images, out_images))[..., None])
+    pixels = np.concatenate((images, out_images))[..., None]
+    view, layers = networks.parts(network)
+    if view:  # made once; the warp comes after it, so that it is not undone
+        pixels = view.predict(pixels, batch_size=PREDICT_BATCH, verbose=0).round().astype(np.uint8)
     with backend.computing(precision):  # so that compile scales the loss where float16 needs it
-        trainer = keras.Sequential([keras.Input((), dtype="int32"), table, *([warp] if warp.moves else []), network])
+        trainer = keras.Sequential(
+            [keras.Input((), dtype="int32"), Table(pixels), *([warp] if warp.moves else []), *layers]
+        )
     steps = -(-len(images) // recipe.batch_size)  # of an epoch
     rate: Any = recipe.learning_rate
     if recipe.schedule == "one-cycle":

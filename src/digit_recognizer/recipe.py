@@ -12,7 +12,7 @@ from typing import Any
 from digit_recognizer import files
 from digit_recognizer.errors import BadInput
 
-NETWORKS = ("bn-conv", "slim-conv", "adaptive-cnn", "three-conv", "two-conv", "conv-pool", "dense")
+NETWORKS = ("bn-conv", "slim-conv", "slim-conv-widened", "adaptive-cnn", "three-conv", "two-conv", "conv-pool", "dense")
 KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     float: ((float, int), "a number"),
     int: ((int,), "a whole number"),
@@ -43,7 +43,7 @@ class Recipe:
     """
 
     name: str
-    network: str = _choice("network", NETWORKS)
+    network: str = _choice("network, or several joined by +, which the members take in turn", NETWORKS)
     members: int = _setting("networks to train", 1, 1000)
     folds: int = _setting("stratified folds; member i leaves out fold i modulo this number", 2, 100)
     epochs: int = _setting("passes over the training rows for each member", 1, 10000)
@@ -65,9 +65,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
-            choice = setting.metadata.get("choice", (value,))
-            if value not in choice:
-                raise BadInput(f"recipe, {setting.name}: expected one of {', '.join(choice)}, found {value!r}")
+            for part in value.split("+") if setting.name == "network" else [value]:
+                choice = setting.metadata.get("choice", (part,))
+                if part not in choice:
+                    raise BadInput(f"recipe, {setting.name}: expected one of {', '.join(choice)}, found {part!r}")
             low, high = setting.metadata.get("range", (value, value))
             if not low <= value <= high:
                 raise BadInput(f"recipe, {setting.name}: expected a number from {low:g} to {high:g}, found {value:g}")
@@ -82,6 +83,11 @@ class Recipe:
     def changed(self, **fields: Any) -> "Recipe":
         """Give this recipe with some fields replaced."""
         return dataclasses.replace(self, **fields)
+
+    def of_member(self, index: int) -> "Recipe":
+        """Give the recipe with the one network that member ``index``, counted from 0, is."""
+        networks = self.network.split("+")
+        return self.changed(network=networks[index % len(networks)])
 
     def toml(self) -> str:
         """Give the text of a recipe file, which ``named`` reads."""
@@ -142,7 +148,17 @@ RECIPES = {
             dropout=0.1,
             shift=0.07,
         ),
-        Recipe(name="best", network="bn-conv", members=8, folds=10, epochs=24, learning_rate=4e-3),
+        Recipe(
+            name="best",
+            network="slim-conv+slim-conv-widened",
+            members=8,
+            folds=20,
+            epochs=28,
+            holdout=0.05,
+            learning_rate=1e-2,
+            dropout=0.1,
+            shift=0.07,
+        ),
         Recipe(
             name="deotte15",
             network="bn-conv",

@@ -183,7 +183,8 @@ def _suggested(trial: optuna.Trial, base: Recipe, fields: Sequence[str]) -> dict
         if name not in fields:
             continue
         if "choice" in setting.metadata:
-            chosen[name] = trial.suggest_categorical(name, setting.metadata["choice"])
+            choices = dict.fromkeys([*setting.metadata["choice"], getattr(base, name)])  # "a+b" is none of the names
+            chosen[name] = trial.suggest_categorical(name, list(choices))
             continue
         low, high, log = SEARCHED[name]
         low, high = min(low, getattr(base, name)), max(high, getattr(base, name))
@@ -236,7 +237,7 @@ def _trial(
         chosen = base.changed(**_suggested(trial, base, fields))
         with tempfile.TemporaryDirectory() as scratch:
             trained = member.train(
-                chosen,
+                chosen.of_member(0),
                 *rows,
                 seed=ensemble.member_seed(base.seed, 0),
                 checkpoint=Path(scratch) / "network.keras",
