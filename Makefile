@@ -6,7 +6,7 @@ IMAGE_PYTHON ?= $(if $(shell python3.12 --version 2>/dev/null),python3.12,$(PYTH
 VENV := .venv
 PY := $(VENV)/bin/python
 KIT := $(PY) -m digit_recognizer
-SETTINGS := NETWORK MEMBERS FOLDS EPOCHS HOLDOUT BATCH_SIZE SCHEDULE LEARNING_RATE WARMUP WEIGHT_DECAY DROPOUT \
+SETTINGS := NETWORK VIEW MEMBERS FOLDS EPOCHS HOLDOUT BATCH_SIZE SCHEDULE LEARNING_RATE WARMUP WEIGHT_DECAY DROPOUT \
             ROTATION ZOOM SHIFT SHEAR RESAMPLING PRECISION SEED
 
 # $(call options,NAMES): each NAME that was given, as an option of the command line, quoted for the shell.

@@ -10,7 +10,7 @@ import pytest
 from digit_recognizer import backend, networks
 from digit_recognizer.augment import RandomWarp
 from digit_recognizer.backend import keras
-from digit_recognizer.recipe import NETWORKS
+from digit_recognizer.recipe import NETWORKS, VIEWS
 
 NOTHING = {"rotation": 0.0, "zoom": 0.0, "shift": 0.0, "shear": 0.0}
 
@@ -91,6 +91,50 @@ def test_the_layer_is_made_again_from_its_configuration() -> None:
     np.testing.assert_array_equal(layer(blob(), training=True), again(blob(), training=True))
 
 
+def test_a_digit_is_set_upright_and_keeps_its_mass_and_height() -> None:
+    y, x = np.mgrid[:28, :28]
+    strokes = [255.0 * (np.abs(x - 13.5 - lean * (y - 13.5)) < 2) * (np.abs(y - 13.5) < 9) for lean in (-0.6, 0, 0.4)]
+    images = np.stack(strokes).astype(np.float32)[..., None]
+    found = np.asarray(networks.seen(images, "upright"))
+    np.testing.assert_allclose(spread(found)[:, 0, 1], 0, atol=0.3)
+    assert np.abs(spread(images)[::2, 0, 1]).min() > 8
+    np.testing.assert_allclose(middle(found), middle(images), atol=0.1)
+    np.testing.assert_allclose(found.sum(axis=(2, 3)), images.sum(axis=(2, 3)), rtol=0.02)
+
+
+@pytest.mark.parametrize("view", ["widened", "upright-widened"])
+def test_a_digit_is_as_wide_as_any_other_and_at_most_doubled(view: str) -> None:
+    images = np.zeros((4, 28, 28, 1), np.float32)
+    for image, width in zip(images, (2, 9, 15, 18), strict=True):
+        image[5:20, 4 : 4 + width] = 200
+    found = np.asarray(networks.seen(images, view))
+    widths = np.sqrt(spread(found)[:, 0, 0])
+    assert widths[0] == pytest.approx(2 * np.sqrt(spread(images[:1])[0, 0, 0]), rel=0.1)
+    np.testing.assert_allclose(widths[1:], 4.5, rtol=0.05)
+    np.testing.assert_allclose(middle(found)[:, 0], 13.5, atol=0.1)
+    np.testing.assert_allclose(middle(found)[:, 1], middle(images)[:, 1], atol=0.1)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_ink_stays_none_and_pixels_stay_in_range(view: str) -> None:
+    images = np.concatenate([np.zeros((1, 28, 28, 1), np.float32), 255 * np.eye(28, dtype=np.float32)[None, ..., None]])
+    found = np.asarray(networks.seen(images, view) if view != "plain" else images)
+    assert not found[0].any()
+    assert found.min() >= 0
+    assert found.max() <= 255
+
+
+def test_what_a_network_sees_comes_before_its_other_layers() -> None:
+    network = networks.build("slim-conv", dropout=0, view="upright")
+    view, rest = networks.parts(network)
+    layered = np.asarray(view(blob(2)))
+    np.testing.assert_allclose(layered, networks.seen(blob(2), "upright"), atol=1e-3)
+    for layer in rest:
+        layered = layer(layered)
+    np.testing.assert_allclose(layered, network(blob(2)), rtol=1e-4, atol=1e-4)
+    assert networks.parts(networks.build("slim-conv", dropout=0))[0] is None
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_takes_raw_pixels_and_gives_logits(name: str) -> None:
     keras.utils.set_random_seed(0)
@@ -126,8 +170,9 @@ def test_the_size_of_a_network(name: str, weights: int, products: float) -> None
 def test_every_network_once_saved_is_loaded_by_plain_keras_in_safe_mode(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", blob(3))
     logits = {}
-    for name in NETWORKS:
-        network = networks.build(name, dropout=0.2)
+    for name, view in [*((name, "plain") for name in NETWORKS), *(("dense", view) for view in VIEWS[1:])]:
+        network = networks.build(name, dropout=0.2, view=view)
+        name = name if view == "plain" else view
         network.save(tmp_path / f"{name}.keras")
         logits[name] = np.asarray(network(blob(3)))
     code = (
@@ -139,8 +184,8 @@ def test_every_network_once_saved_is_loaded_by_plain_keras_in_safe_mode(tmp_path
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    for name in NETWORKS:
-        np.testing.assert_allclose(np.load(tmp_path / f"{name}.keras.npy"), logits[name], rtol=1e-4, atol=1e-4)
+    for name, expected in logits.items():
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.keras.npy"), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_recipe_can_name_every_network_there_is() -> None:

@@ -41,6 +41,14 @@ def test_an_unknown_network_is_refused_with_those_there_are() -> None:
         QUICK.changed(network="vit")
 
 
+def test_members_take_the_networks_in_turn() -> None:
+    mixed = QUICK.changed(network="dense+bn-conv")
+    assert [mixed.of_member(index).network for index in range(3)] == ["dense", "bn-conv", "dense"]
+    assert QUICK.of_member(5) == QUICK
+    with pytest.raises(BadInput, match="network: expected one of .* found ''"):
+        QUICK.changed(network="dense+")
+
+
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
     with pytest.raises(BadInput, match="expected one of quick, standard, best, "):
         recipe.named("fast")

@@ -39,7 +39,7 @@ def test_trials_see_no_row_of_the_holdout() -> None:
 
 def test_values_are_tried_that_a_recipe_can_have_and_its_own_among_them() -> None:
     base = DENSE.changed(learning_rate=0.5, batch_size=8)
-    fields = ["network", "schedule", *tune.SEARCHED]
+    fields = [*tune.CHOICES, *tune.SEARCHED]
     study = optuna.create_study()
     study.enqueue_trial({name: getattr(base, name) for name in fields})
     tried = [tune._suggested(study.ask(), base, fields) for _ in range(30)]
@@ -68,7 +68,7 @@ def test_a_hopeless_trial_is_pruned_and_so_is_one_whose_loss_is_no_number() -> N
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--fields", "dropout,folds"], "expected some of network, schedule, learning_rate, "),
+        (["--fields", "dropout,folds"], "expected some of network, view, schedule, learning_rate, "),
         (["--trials", "0"], "at least one trial"),
         (["--fields", ""], "at least one trial and one field"),
         (["--recipe", "none.toml"], "none.toml: No such file"),

@@ -237,6 +237,7 @@ def _train_member(
     record = {
         "member": index,
         "network": recipe.of_member(index).network,
+        "view": recipe.of_member(index).view,
         "weights": weights,
         "multiply_adds": products,
         "seconds": time.monotonic() - began,

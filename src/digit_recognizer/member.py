@@ -155,7 +155,7 @@ def _trainer(
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     precision = backend.precision(recipe.precision)
-    network = networks.build(recipe.network, dropout=recipe.dropout, precision=precision)
+    network = networks.build(recipe.network, dropout=recipe.dropout, view=recipe.view, precision=precision)
     warp = RandomWarp(rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift, shear=recipe.shear, seed=seed)
     pixels = np.concatenate((images, out_images))[..., None]
     view, layers = networks.parts(network)
@@ -232,7 +232,7 @@ class _Checkpoint(keras.callbacks.ModelCheckpoint):
 
     def __init__(self, network: Any, recipe: Recipe, path: Path) -> None:
         super().__init__(str(path), monitor="val_loss", mode="min", save_best_only=True)
-        self._network, self._kept = network, networks.build(recipe.network, dropout=recipe.dropout)
+        self._network, self._kept = network, networks.build(recipe.network, dropout=recipe.dropout, view=recipe.view)
 
     def set_model(self, model: Any) -> None:
         super().set_model(self._kept)

@@ -12,12 +12,14 @@ from typing import Any
 from digit_recognizer import files
 from digit_recognizer.errors import BadInput
 
-NETWORKS = ("bn-conv", "slim-conv", "slim-conv-widened", "adaptive-cnn", "three-conv", "two-conv", "conv-pool", "dense")
+NETWORKS = ("bn-conv", "slim-conv", "adaptive-cnn", "three-conv", "two-conv", "conv-pool", "dense")
 KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     float: ((float, int), "a number"),
     int: ((int,), "a whole number"),
     str: ((str,), "a text in quotes"),
 }
+VIEWS = ("plain", "upright", "widened", "upright-widened")
+IN_TURN = ("network", "view")  # fields that may have several values, joined by +, one a member
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SCHEDULES = ("one-cycle", "decay", "plateau", "constant")
 
@@ -44,6 +46,7 @@ class Recipe:
 
     name: str
     network: str = _choice("network, or several joined by +, which the members take in turn", NETWORKS)
+    view: str = _choice("how a network sees the digits, or several joined by +", VIEWS, "plain")
     members: int = _setting("networks to train", 1, 1000)
     folds: int = _setting("stratified folds; member i leaves out fold i modulo this number", 2, 100)
     epochs: int = _setting("passes over the training rows for each member", 1, 10000)
@@ -65,7 +68,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
-            for part in value.split("+") if setting.name == "network" else [value]:
+            for part in value.split("+") if setting.name in IN_TURN else [value]:
                 choice = setting.metadata.get("choice", (part,))
                 if part not in choice:
                     raise BadInput(f"recipe, {setting.name}: expected one of {', '.join(choice)}, found {part!r}")
@@ -85,9 +88,9 @@ class Recipe:
         return dataclasses.replace(self, **fields)
 
     def of_member(self, index: int) -> "Recipe":
-        """Give the recipe with the one network that member ``index``, counted from 0, is."""
-        networks = self.network.split("+")
-        return self.changed(network=networks[index % len(networks)])
+        """Give the recipe with the one network and the one view of member ``index``, counted from 0."""
+        several = {name: getattr(self, name).split("+") for name in IN_TURN}
+        return self.changed(**{name: values[index % len(values)] for name, values in several.items()})
 
     def toml(self) -> str:
         """Give the text of a recipe file, which ``named`` reads."""
@@ -150,7 +153,8 @@ RECIPES = {
         ),
         Recipe(
             name="best",
-            network="slim-conv+slim-conv-widened",
+            network="slim-conv",
+            view="plain+upright+widened+upright-widened",
             members=8,
             folds=20,
             epochs=28,

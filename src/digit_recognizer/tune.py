@@ -42,6 +42,7 @@ SEARCHED: dict[str, tuple[float, float, bool]] = {
     "warmup": (0, 0.5, False),
     "resampling": (0, 1, False),
 }
+CHOICES = ("network", "view", "schedule")  # searched only where FIELDS= names them
 FIELDS = ("learning_rate", "batch_size", "weight_decay", "dropout", "rotation", "zoom", "shift")
 BEFORE_PRUNING = 4  # whole trials that the median is taken of
 HEARTBEAT = 20  # seconds between signs of life; a trial without one for twice as long is taken for dead
@@ -87,8 +88,8 @@ def tune(
         KitError: not one trial was finished.
     """
     for name in fields:
-        if name not in SEARCHED and name not in ("network", "schedule"):
-            raise BadInput(f"fields: expected some of network, schedule, {', '.join(SEARCHED)}, found {name!r}")
+        if name not in SEARCHED and name not in CHOICES:
+            raise BadInput(f"fields: expected some of {', '.join(CHOICES)}, {', '.join(SEARCHED)}, found {name!r}")
     if trials < 1 or not fields:
         raise BadInput("tune: expected at least one trial and one field; see tune --help")
     digits = data.read(given, default=home / "data", cache=home / "runs" / "cache")
