@@ -45,7 +45,7 @@ def test_members_take_the_networks_in_turn() -> None:
     mixed = QUICK.changed(network="dense+bn-conv")
     assert [mixed.of_member(index).network for index in range(3)] == ["dense", "bn-conv", "dense"]
     assert QUICK.of_member(5) == QUICK
-    with pytest.raises(BadInput, match="network: expected one of .* found ''"):
+    with pytest.raises(BadInput, match=r"network: expected one of .* found ''"):
         QUICK.changed(network="dense+")
 
 
