@@ -109,7 +109,7 @@ def test_a_digit_is_as_wide_as_any_other_and_at_most_doubled(view: str) -> None:
         image[5:20, 4 : 4 + width] = 200
     found = np.asarray(networks.seen(images, view))
     widths = np.sqrt(spread(found)[:, 0, 0])
-    assert widths[0] == pytest.approx(2 * np.sqrt(spread(images[:1])[0, 0, 0]), rel=0.1)
+    assert found[0].sum() == pytest.approx(2 * images[0].sum(), rel=0.06), "no more than doubled"
     np.testing.assert_allclose(widths[1:], 4.5, rtol=0.05)
     np.testing.assert_allclose(middle(found)[:, 0], 13.5, atol=0.1)
     np.testing.assert_allclose(middle(found)[:, 1], middle(images)[:, 1], atol=0.1)
