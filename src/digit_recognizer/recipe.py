@@ -132,6 +132,7 @@ RECIPES = {
         Recipe(
             name="quick",
             network="slim-conv",
+            view="plain+upright",
             members=2,
             folds=8,
             epochs=8,
@@ -144,9 +145,11 @@ RECIPES = {
         Recipe(
             name="standard",
             network="slim-conv",
+            view="plain+upright+widened+upright-widened",
             members=4,
             folds=10,
-            epochs=18,
+            epochs=13,
+            holdout=0.05,
             learning_rate=1e-2,
             dropout=0.1,
             shift=0.07,
