@@ -64,7 +64,7 @@ def test_a_recipe_file_travels_as_its_fields(tmp_path: Path, capsys: pytest.Capt
     told = dict(zip(options[::2], options[1::2], strict=True))
     assert (told["--recipe"], told["--network"], told["--learning-rate"]) == ("standard", "dense", "0.0123")
     assert (told["--budget"], told["--dropout"]) == ("10800s", "0.5")
-    assert "--holdout" not in told, "what is as in the standard recipe need not be told"
+    assert "--batch-size" not in told, "what is as in the standard recipe need not be told"
 
 
 @pytest.mark.parametrize(

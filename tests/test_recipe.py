@@ -44,7 +44,8 @@ def test_an_unknown_network_is_refused_with_those_there_are() -> None:
 def test_members_take_the_networks_in_turn() -> None:
     mixed = QUICK.changed(network="dense+bn-conv")
     assert [mixed.of_member(index).network for index in range(3)] == ["dense", "bn-conv", "dense"]
-    assert QUICK.of_member(5) == QUICK
+    seen = QUICK.changed(view="plain+upright+widened")
+    assert [seen.of_member(index).view for index in range(4)] == ["plain", "upright", "widened", "plain"]
     with pytest.raises(BadInput, match=r"network: expected one of .* found ''"):
         QUICK.changed(network="dense+")
 
