@@ -142,8 +142,9 @@ def _prediction(given: Path | None, home: Path) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{index}.keras" for index in range(MEMBERS)]
-        for path in paths:
-            networks.build(recipe.named("standard").of_member(0).network, dropout=0).save(path)
+        for index, path in enumerate(paths):
+            one = recipe.named("standard").of_member(index)
+            networks.build(one.network, dropout=0, view=one.view).save(path)
         began = time.monotonic()
         images = data.read(given, default=home / "data", cache=Path(folder) / "cache").test_images
         workers, threads = engines.share(MEMBERS)
