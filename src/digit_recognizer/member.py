@@ -79,7 +79,7 @@ def train(
         KitError: the loss was never a number, as happens where the learning rate is far too high.
     """
     network, trainer = _trainer(recipe, images, out_images, seed)
-    precision = network.compute_dtype
+    precision = backend.precision(recipe.precision)
     clock = _Deadline(deadline)
     callbacks = [_Checkpoint(network, recipe, checkpoint), _Telling(reporter), clock]
     if recipe.schedule == "plateau":
