@@ -156,7 +156,7 @@ def seen(images: Any, view: str) -> Any:
     def mean(of: Any) -> Any:
         return ops.sum(ink * of, axis=(1, 2), keepdims=True) / total
 
-    x, y = column - mean(column), row - mean(row)
+    x, y = ops.subtract(column, mean(column)), ops.subtract(row, mean(row))  # JAX's arrays do not know Keras' by minus
     lean = ops.clip(mean(x * y) / (mean(y * y) + 1e-6), -1, 1) if view.startswith("upright") else 0.0
     spread = ops.sqrt(mean(ops.square(x - lean * y)))
     scale = ops.clip(spread / 4.5, 0.5, 1.2) if view.endswith("widened") else 1.0
