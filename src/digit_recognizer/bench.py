@@ -176,9 +176,10 @@ def _estimated(one: Recipe, digits: Data) -> float:
 
 
 def _finished(home: Path, name: str) -> Any:
-    """The folder of the recipe's last finished run here; None where there is none."""
+    """The folder of the recipe's last finished run here; None where there is none, or none that expects a score."""
     done = sorted((home / "runs").glob(f"{name}-*/scores.json"), key=lambda path: path.stat().st_mtime)
-    return done[-1].parent if done else None
+    fresh = [path.parent for path in done if "expected" in files.read_json(path)]
+    return fresh[-1] if fresh else None
 
 
 def table(figures: dict[str, Any]) -> str:
