@@ -44,7 +44,7 @@ HALF_PACE = 1.8  # asked of a processor that is fast at bfloat16
 def bench(home: Path, given: Path | None, story: Callable[[Order], None], *, whole: bool) -> int:
     """Measure, print, keep in ``runs/bench.json``, and give how many figures fall short.
 
-    Half an hour on two cores, most of it recipe ``standard``, which is run whole, by a seed of its own.
+    Half an hour on two cores, most of it recipe ``standard``, which is run whole, in ``runs/bench-<time>``.
 
     Args:
         home: the folder of ``runs`` and ``submissions``.
@@ -70,17 +70,17 @@ def bench(home: Path, given: Path | None, story: Callable[[Order], None], *, who
 
     print("recipes deotte15 and best, some seconds of each", flush=True)
     seconds = {name: _estimated(recipe.named(name), digits) for name in ("deotte15", "best")}
+    place = home / "runs" / f"bench-{time.strftime('%Y%m%d-%H%M%S')}"  # so that no unfinished run is gone on with
+    source = given or (home / "data" if data.present(home / "data") else None)
     for name in ("standard", "best") if whole else ("standard",):
         print(f"recipe {name}, whole", flush=True)
-        with tempfile.TemporaryDirectory() as cache:
-            began = time.monotonic()
-            fresh = recipe.named(name).changed(seed=int(time.time()))  # so that no unfinished run is gone on with
-            story(Order(recipe=fresh, data=given, home=home, cache=Path(cache)))
-            seconds[name] = time.monotonic() - began
+        began = time.monotonic()
+        story(Order(recipe=recipe.named(name), data=source, home=place, cache=place / "cache"))
+        seconds[name] = time.monotonic() - began
     figures |= {f"{name}: seconds": taken for name, taken in seconds.items()}
     figures["time of deotte15 / of standard"] = seconds["deotte15"] / seconds["standard"]
 
-    folders = {name: _finished(home, prefix + name) for name in ("standard", "best", "deotte15")}
+    folders = {name: _finished((place, home), prefix + name) for name in ("standard", "best", "deotte15")}
     scores = {name: folder and files.read_json(folder / "scores.json") for name, folder in folders.items()}
     figures |= {f"{name}: expected accuracy": one and one["expected"]["accuracy"] for name, one in scores.items()}
     mine, his = scores["standard"], scores["deotte15"]
@@ -90,12 +90,13 @@ def bench(home: Path, given: Path | None, story: Callable[[Order], None], *, who
     from digit_recognizer import backend
 
     figures["scores"] = scores
-    figures["machine"] = files.read_json(_finished(home, prefix + "standard") / "run.json")["machine"]
+    figures["machine"] = files.read_json(folders["standard"] / "run.json")["machine"]
     figures["precision"] = backend.precision("auto")
     figures["date"] = time.strftime("%Y-%m-%d")
     files.write_json(home / "runs" / "bench.json", figures)
-    print(table(figures), "kept in runs/bench.json", sep="\n")
-    return table(figures).count("SHORT")
+    text = table(figures)
+    print(text, "kept in runs/bench.json", sep="\n")
+    return text.count("SHORT")
 
 
 def _kit_pace(one: Recipe, digits: Data) -> float:
@@ -175,11 +176,13 @@ def _estimated(one: Recipe, digits: Data) -> float:
     return -(-one.members // workers) * member_seconds
 
 
-def _finished(home: Path, name: str) -> Any:
-    """The folder of the recipe's last finished run here; None where there is none, or none that expects a score."""
-    done = sorted((home / "runs").glob(f"{name}-*/scores.json"), key=lambda path: path.stat().st_mtime)
-    fresh = [path.parent for path in done if "expected" in files.read_json(path)]
-    return fresh[-1] if fresh else None
+def _finished(homes: tuple[Path, ...], name: str) -> Any:
+    """The folder of the recipe's last finished run, in the first home that has one; None where none has."""
+    for home in homes:
+        done = sorted((home / "runs").glob(f"{name}-*/scores.json"), key=lambda path: path.stat().st_mtime)
+        if fresh := [path.parent for path in done if "expected" in files.read_json(path)]:
+            return fresh[-1]
+    return None
 
 
 def table(figures: dict[str, Any]) -> str:

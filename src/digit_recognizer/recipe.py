@@ -172,6 +172,7 @@ RECIPES = {
             members=15,
             folds=10,
             epochs=45,
+            holdout=0.05,  # as standard, so that the two are judged by the same rows
             batch_size=64,
             schedule="decay",
             learning_rate=1e-3,
