@@ -1,9 +1,12 @@
 """Rows drawn by their loss."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from digit_recognizer import member
+from digit_recognizer import member, networks
+from digit_recognizer.backend import keras
 from digit_recognizer.recipe import named
 
 
@@ -50,3 +53,16 @@ def test_the_rate_decays_by_five_percent_each_epoch() -> None:
     _, trainer = member._trainer(recipe, rows, rows[:0], seed=0)
     rate = trainer.optimizer._learning_rate
     assert [float(rate(step)) for step in (0, 15, 16, 44 * 16)] == pytest.approx([1e-3, 1e-3, 0.95e-3, 1e-3 * 0.95**44])
+
+
+def test_the_checkpoint_is_the_best_of_the_cycles_last_quarter_and_until_then_the_best_so_far(tmp_path: Path) -> None:
+    recipe, path = named("quick").changed(network="dense"), tmp_path / "network.keras"
+    network = networks.build("dense", dropout=0)
+    keeper = member._Checkpoint(network, recipe, path, first=3)
+    keeper.set_model(network)
+    kept = []
+    for epoch, loss in enumerate([0.3, 0.1, 0.2, 0.4, 0.2, 0.3]):
+        network.set_weights([np.full(weights.shape, epoch) for weights in network.get_weights()])
+        keeper.on_epoch_end(epoch, {"val_loss": loss})
+        kept.append(int(keras.models.load_model(path).get_weights()[0].flat[0]))
+    assert kept == [0, 1, 1, 3, 4, 4]
