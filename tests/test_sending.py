@@ -34,6 +34,7 @@ def ready(home: Path, run: str, *, wrong: int, errors: int | None = None) -> Pat
     """Leave a submission as a run does: ``wrong`` of 28,000 rows, with ``errors`` of 4,200 on its holdout."""
     path = home / "submissions" / f"{run}.csv"
     path.parent.mkdir(exist_ok=True)
+    (home / "runs" / run).mkdir(parents=True, exist_ok=True)
     path.write_bytes(submission(wrong))
     held = {} if errors is None else {"holdout_errors": errors, "holdout_rows": 4200}
     ledger.record(path.parent, Row(run=run, file_sha256=ledger.digest(path), **held))
@@ -42,6 +43,17 @@ def ready(home: Path, run: str, *, wrong: int, errors: int | None = None) -> Pat
 
 def row(home: Path, run: str = "standard-1") -> Row:
     return next(row for row in ledger.read(home / "submissions") if row.run == run)
+
+
+def test_a_run_that_was_not_made_here_is_sent_only_if_it_is_named(
+    home: Path, kaggle: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready(home, "best-1", wrong=50, errors=10)
+    (home / "runs" / "best-1").rmdir()
+    assert cli.main([*SUBMIT, "--no-wait"]) == 0
+    assert "the best run not yet sent: standard-1" in capsys.readouterr().out
+    assert cli.main([*SUBMIT, "--run", "best-1", "--no-wait"]) == 0
+    assert row(home, "best-1").reference
 
 
 def test_the_best_run_is_sent_and_its_score_kept(

@@ -164,7 +164,9 @@ def _picked(home: Path, file: Path | None, run: str | None) -> tuple[Row, Path]:
             taken = row is not None
             row = same or Row(run=f"{name}-{content[:8]}" if taken else name, file_sha256=content)
         return row, path
-    ready = [row for row in rows if not row.sample and not row.reference and (submissions / f"{row.run}.csv").exists()]
+    # Of the runs made here: the repository brings one along, of its own makers.
+    mine = [row for row in rows if (home / "runs" / row.run).exists() and (submissions / f"{row.run}.csv").exists()]
+    ready = [row for row in mine if not row.sample and not row.reference]
     if not ready:
         raise BadInput("no run that was not sent yet; `make run` makes one, FILE= names another file")
     best = max(ready, key=_rank)
