@@ -190,7 +190,7 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The git commit that the code is of, with ``+`` where files differ from it; None outside a repository."""
+    """The git commit that the code is of, with ``+`` where its files differ from it; None outside a repository."""
     if digit_recognizer.COMMIT:
         return digit_recognizer.COMMIT
     try:
@@ -198,7 +198,10 @@ def commit() -> str | None:
             subprocess.run(
                 ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
             ).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            for words in (
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no", "--", ":/src", ":/kernel.py"],
+            )
         )
     except (OSError, subprocess.SubprocessError):
         return None
