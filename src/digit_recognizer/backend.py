@@ -1,7 +1,8 @@
 """Start Keras: the one door through which it, and TensorFlow behind it, come in.
 
 Its start-up talk (which instructions it uses, which GPU it did not find) is held back; all else is passed on.
-What depends on the machine or the backend stands here too: the precision, and batch normalisation in one op.
+What depends on the machine or the backend stands here too: the precision, batch normalisation in one op, and how rows
+come to a network.
 """
 
 import logging
@@ -14,6 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 _CHATTER = re.compile(
     rb"All log messages before absl::InitializeLog|oneDNN custom operations|Could not find cuda drivers"
@@ -51,6 +55,47 @@ with _chatter_held_back():
 
 # A worker that predicts with one network after the other is warned of it ("triggered tf.function retracing").
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+def batches(*arrays: npt.NDArray[Any], size: int, shuffle_seed: int | None = None) -> Any:
+    """Arrays of one length as ``fit`` and ``predict`` take them: batch by batch, the last perhaps smaller.
+
+    TensorFlow would tune the pipeline that Keras makes of arrays, which has nothing to tune, in a thread that sleeps
+    longer each time; an epoch's end can then wait until it wakes, which made an epoch last up to twice as long.
+
+    Args:
+        size: rows of a batch.
+        shuffle_seed: of the rows' order, another one each epoch; None keeps them as they are.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return _Batches(arrays, size, shuffle_seed)
+    dataset = tensorflow.data.Dataset.from_tensor_slices(arrays)
+    if shuffle_seed is not None:
+        dataset = dataset.shuffle(len(arrays[0]), seed=shuffle_seed)
+    options = tensorflow.data.Options()
+    options.autotune.enabled = False
+    return dataset.batch(size).with_options(options)
+
+
+class _Batches(keras.utils.PyDataset):
+    """The same on other backends."""
+
+    def __init__(self, arrays: tuple[npt.NDArray[Any], ...], size: int, shuffle_seed: int | None) -> None:
+        super().__init__()
+        self._arrays, self._size, self._rows = arrays, size, np.arange(len(arrays[0]))
+        self._draw = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._size)
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[Any], ...]:
+        rows = self._rows[index * self._size : (index + 1) * self._size]
+        return tuple(array[rows] for array in self._arrays)
+
+    def on_epoch_end(self) -> None:
+        if self._draw:
+            self._draw.shuffle(self._rows)
 
 
 def precision(asked: str) -> str:
@@ -124,4 +169,4 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-__all__ = ["BatchNormalization", "computing", "keras", "precision"]
+__all__ = ["BatchNormalization", "batches", "computing", "keras", "precision"]

@@ -86,7 +86,8 @@ def train(
     callbacks = [_Checkpoint(network, recipe, checkpoint, first), _Telling(reporter), clock]
     if recipe.schedule == "plateau":
         callbacks.append(_Plateau())
-    fold = (np.arange(len(images), len(images) + len(out_images)), out_labels)
+    out_rows = np.arange(len(images), len(images) + len(out_images))
+    fold = backend.batches(out_rows, out_labels, size=PREDICT_BATCH)
     history: dict[str, list[float]] = {}
     draw = np.random.default_rng(seed)
     rows = np.arange(len(images))
@@ -96,14 +97,12 @@ def train(
         if piece:
             rows = resampled(losses(network, images, labels), recipe.resampling, draw)
         told = trainer.fit(
-            rows,
-            labels[rows],
-            batch_size=recipe.batch_size,
+            backend.batches(rows, labels[rows], size=recipe.batch_size, shuffle_seed=int(draw.integers(1 << 31))),
             initial_epoch=piece,
             epochs=piece + 1 if recipe.resampling else recipe.epochs,
             validation_data=fold,
-            validation_batch_size=PREDICT_BATCH,
             callbacks=callbacks,
+            shuffle=False,  # it is done already; without this Keras warns that it cannot
             verbose=0,
         ).history
         for name, values in told.items():
@@ -149,7 +148,8 @@ def pace(recipe: Recipe, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.u
     began = time.monotonic()
     _, trainer = _trainer(recipe, images, images[:0], seed=0)
     clock = _Stopwatch(seconds)
-    trainer.fit(np.arange(len(images)), labels, batch_size=recipe.batch_size, callbacks=[clock], verbose=0)
+    rows = backend.batches(np.arange(len(images)), labels, size=recipe.batch_size, shuffle_seed=0)
+    trainer.fit(rows, callbacks=[clock], shuffle=False, verbose=0)
     return Pace(start=clock.first - began, step=(clock.last - clock.first) / max(clock.steps, 1))
 
 
@@ -165,7 +165,7 @@ def _trainer(
     pixels = np.concatenate((images, out_images))[..., None]
     view, layers = networks.parts(network)
     if view:  # made once; the warp comes after it, so that it is not undone
-        pixels = view.predict(pixels, batch_size=PREDICT_BATCH, verbose=0).round().astype(np.uint8)
+        pixels = view.predict(backend.batches(pixels, size=PREDICT_BATCH), verbose=0).round().astype(np.uint8)
     with backend.computing(precision):  # so that compile scales the loss where float16 needs it
         trainer = keras.Sequential(
             [keras.Input((), dtype="int32"), Table(pixels), *([warp] if warp.moves else []), *layers]
@@ -190,7 +190,7 @@ def probabilities(network: Any, images: npt.NDArray[np.uint8]) -> Probabilities:
     """Give a network's probabilities, float32 (n, 10), rows summing to 1, for uint8 images (n, 28, 28)."""
     if not len(images):
         return np.empty((0, 10), np.float32)
-    logits = network.predict(images[..., None], batch_size=PREDICT_BATCH, verbose=0)
+    logits = network.predict(backend.batches(images[..., None], size=PREDICT_BATCH), verbose=0)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
