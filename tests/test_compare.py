@@ -9,6 +9,7 @@ from conftest import kit, one_line
 from digit_recognizer import cli, compare, data, recipe
 from digit_recognizer import runs as runs_of
 from digit_recognizer.compare import Line
+from digit_recognizer.runs import Order
 
 
 def test_a_claim_is_met_by_the_mean_of_the_seeds_or_within_their_spread_or_not() -> None:
@@ -33,9 +34,27 @@ def test_what_cannot_be_compared_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for words, told in ((["--recipes", "dense,vgg"], "found 'vgg'"), (["--seeds", "0"], "at least one recipe")):
+    Path("bare.toml").write_text('network = "dense"\nmembers = 1\nfolds = 5\nepochs = 1\nholdout = 0\n')
+    for words, told in (
+        (["--recipes", "dense,vgg"], "found 'vgg'"),
+        (["--seeds", "0"], "at least one recipe"),
+        (["--recipes", "bare.toml"], "expected a holdout"),
+    ):
         assert cli.main(["compare", *words]) == 2
         assert told in one_line(capsys.readouterr().err)
+
+
+def test_recipes_that_hold_out_different_shares_are_judged_by_the_larger(tmp_path: Path) -> None:
+    shares: list[float] = []
+
+    def story(order: Order) -> None:
+        shares.append(order.recipe.holdout)
+        raise InterruptedError
+
+    for names in (["standard", "dense"], ["dense", "standard"]):
+        with pytest.raises(InterruptedError):
+            compare.compare(tmp_path, None, names, 1, story)
+    assert shares == [0.1, 0.1]
 
 
 @pytest.mark.slow

@@ -1,13 +1,71 @@
-"""Rows drawn by their loss."""
+"""What rows an epoch has, how fast they come, at what rate it learns, and which epoch is kept."""
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from digit_recognizer import member, networks
+from digit_recognizer import backend, member, networks
 from digit_recognizer.backend import keras
 from digit_recognizer.recipe import named
+
+
+def _an_epoch(batches: Any) -> list[list[Any]]:
+    """Each batch's arrays, one epoch long."""
+    if isinstance(batches, backend._Batches):
+        epoch = [batches[index] for index in range(len(batches))]
+        batches.on_epoch_end()
+        return [[np.asarray(array) for array in batch] for batch in epoch]
+    return [[array.numpy() for array in batch] for batch in batches]
+
+
+@pytest.mark.parametrize(
+    "make", [backend.batches, lambda *arrays, size, shuffle_seed=None: backend._Batches(arrays, size, shuffle_seed)]
+)
+def test_every_row_comes_once_an_epoch_each_time_in_another_order_that_the_seed_decides(make: Any) -> None:
+    rows, labels = np.arange(1000), np.arange(1000) % 10
+    batches = make(rows, labels, size=64, shuffle_seed=3)
+    epochs = [_an_epoch(batches) for _ in range(2)]
+    for epoch in epochs:
+        assert [len(batch[0]) for batch in epoch] == [64] * 15 + [40]
+        assert all((batch[0] % 10 == batch[1]).all() for batch in epoch)
+    first, second = (np.concatenate([batch[0] for batch in epoch]) for epoch in epochs)
+    assert sorted(first) == sorted(second) == list(rows)
+    assert (first == second).mean() < 0.02
+    assert (first == rows).mean() < 0.02
+    again, other = (
+        np.concatenate([batch[0] for batch in _an_epoch(make(rows, labels, size=64, shuffle_seed=seed))])
+        for seed in (3, 4)
+    )
+    assert (again == first).all()
+    assert (other == first).mean() < 0.02
+    assert (np.concatenate([batch[0] for batch in _an_epoch(make(rows, size=64))]) == rows).all()
+
+
+WAITING = """
+import os, time
+for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ[name] = "1"
+import numpy as np
+from digit_recognizer import member, networks
+network, images = networks.build("conv-pool", dropout=0), np.zeros((12000, 28, 28), np.uint8)
+member.probabilities(network, images[:1])
+began, worked = time.monotonic(), time.process_time()
+for rows in (3000, 4200, 6000, 8400, 12000):  # the tuner's thread sleeps twice as long each time: not all are near its end
+    member.probabilities(network, images[:rows])
+took, worked = time.monotonic() - began, time.process_time() - worked
+print(worked / took)
+"""
+
+
+@pytest.mark.timed
+def test_a_core_is_never_waiting() -> None:
+    words = [sys.executable, "-c", WAITING]
+    busy = [float(subprocess.run(words, stdout=subprocess.PIPE, check=True, timeout=120).stdout) for _ in range(2)]
+    assert max(busy) > 0.85
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 1])

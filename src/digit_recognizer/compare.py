@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from digit_recognizer import data, files, folds, recipe, runs, score
+from digit_recognizer.errors import BadInput
 from digit_recognizer.runs import Order
 
 # What the descriptions that a recipe comes from say it reaches: least accuracy, largest loss.
@@ -61,7 +62,8 @@ def compare(
 ) -> list[Line]:
     """Train each recipe with each seed where that was not done before, print the table and keep it.
 
-    All recipes of a seed have the same holdout; a run that is already there, finished, is not made again.
+    All recipes of a seed have the same holdout, the largest share that one of them asks for; a run that is already
+    there, finished, is not made again.
 
     Args:
         home: the folder of ``runs`` and ``submissions``; the table is left in ``runs/compare.md`` and ``.json``.
@@ -71,10 +73,16 @@ def compare(
         story: what trains one.
 
     Raises:
-        BadInput: an unknown recipe, or data that cannot be read.
+        BadInput: an unknown recipe, data that cannot be read, or no recipe that holds rows out.
     """
     cache = home / "runs" / "cache"
     recipes = [recipe.named(name) for name in names]
+    share = max(one.holdout for one in recipes)
+    if not share:
+        raise BadInput(
+            "recipes to compare: expected a holdout to judge them by, found holdout = 0 in all; give one some"
+        )
+    recipes = [one.changed(holdout=share) for one in recipes]
     digits = data.read(given, default=home / "data", cache=cache)
     lines = []
     for one in recipes:
