@@ -119,21 +119,21 @@ def _paces(one: Recipe, digits: Data) -> "list[member.Pace]":
 def _plain_pace(digits: Data) -> float:
     """The same of the same network and batch as Keras trains it unless told otherwise: one process, no augmentation."""
     rates: list[float] = []
-    job = partial(_plain_fit, recipe.named("standard"), digits.images, digits.labels)
+    job = partial(_plain_fit, recipe.named("standard"), digits, SECONDS)
     silent = Progress(0, 0, (), 0)
     engines.run(job, [0], silent, workers=1, threads=engines.cores(), done=lambda _, rate: rates.append(rate))
     return rates[0]
 
 
-def _plain_fit(one: Recipe, images: Pixels, labels: Pixels, index: int, reporter: engines.Reporter) -> float:
+def _plain_fit(one: Recipe, digits: Data, seconds: float, index: int, reporter: engines.Reporter) -> float:
     from digit_recognizer import member, networks
     from digit_recognizer.backend import keras
 
     network = networks.build(one.of_member(0).network, dropout=one.dropout)
     network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    clock = member._Stopwatch(SECONDS)
-    pixels = images[..., None].astype("float32")
-    network.fit(pixels, labels, batch_size=one.batch_size, callbacks=[clock], verbose=0)
+    clock = member._Stopwatch(seconds)
+    pixels = digits.images[..., None].astype("float32")
+    network.fit(pixels, digits.labels, batch_size=one.batch_size, callbacks=[clock], verbose=0)
     return one.batch_size * clock.steps / (clock.last - clock.first)
 
 
