@@ -39,8 +39,8 @@ class Scores:
         holdout: the blend on the holdout, which nobody trained on or chose by; None without a holdout.
         holdout_loss: the blend's mean cross-entropy there.
         holdout_members: each member alone on the holdout.
-        expected: what the blend is expected to score on the test rows; without a holdout, what a blend of as many
-            members as left out the same rows is, one or a few.
+        expected: what the blend is expected to score on the test rows, by the holdout and the members' last epoch;
+            without a holdout, what a blend of as many members as left out the same rows is, one or a few.
         confusion: integers (10, 10), labels down and answers across, on the holdout, else out of fold.
     """
 
@@ -308,7 +308,7 @@ def scores(blended: Blend, split: Split, labels: npt.NDArray[np.uint8]) -> Score
         holdout=score.score(int(wrong.sum()), len(held)),
         holdout_loss=score.loss(held, blended.holdout),
         holdout_members=tuple(score.score(int(errors.sum()), len(held)) for errors in alone),
-        expected=score.expected(wrong, test, public, members=(alone.mean(axis=0), oof)),
+        expected=score.expected(wrong, test, public, members=(alone.mean(axis=0), last)),
         confusion=score.confusion(held, blended.holdout),
     )
 
