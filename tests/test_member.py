@@ -47,7 +47,7 @@ def test_every_row_comes_once_an_epoch_each_time_in_another_order_that_the_seed_
 
 WAITING = """
 import os, time
-if hasattr(os, "sched_setaffinity"):  # one core alone: the tuner was seen to hold an epoch up there, or beside other work
+if hasattr(os, "sched_setaffinity"):  # one core: the tuner was seen to hold an epoch up there
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ[name] = "1"
