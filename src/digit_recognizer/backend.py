@@ -61,7 +61,7 @@ def batches(*arrays: npt.NDArray[Any], size: int, shuffle_seed: int | None = Non
     """Arrays of one length as ``fit`` and ``predict`` take them: batch by batch, the last perhaps smaller.
 
     TensorFlow would tune the pipeline that Keras makes of arrays, which has nothing to tune, in a thread that sleeps
-    longer each time; an epoch's end can then wait until it wakes, which made an epoch last up to twice as long.
+    longer each time; in a process that has one core alone an epoch then waited for it, and lasted up to twice as long.
 
     Args:
         size: rows of a batch.
