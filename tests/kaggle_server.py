@@ -17,6 +17,7 @@ import numpy as np
 
 TOKEN = "KGAT_0123456789abcdef-a-secret"
 USER, KEY = "ada", "fedcba9876543210-a-secret"
+LOGIN = "KGRT_89abcdef-a-secret"
 LABELS = np.random.default_rng(1).integers(0, 10, 28_000)
 
 
@@ -93,6 +94,9 @@ class Server:
 
     def _IntrospectToken(self, asked: dict[str, Any]) -> dict[str, Any]:
         return {"active": asked["token"] == TOKEN, "username": USER if asked["token"] == TOKEN else ""}
+
+    def _GenerateAccessToken(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"token": TOKEN if asked["refreshToken"] == LOGIN else "", "expiresIn": 43_200}
 
     def _GetCompetition(self, asked: dict[str, Any]) -> dict[str, Any]:
         return {"id": 3004, "ref": asked["competitionName"], "userHasEntered": self.entered}
@@ -219,8 +223,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(whole[start:])
 
     def _known(self) -> bool:
+        if self.path.endswith(("IntrospectToken", "GenerateAccessToken")):
+            return True
         pair = base64.b64encode(f"{USER}:{KEY}".encode()).decode()
-        return self.headers.get("Authorization") in (f"Bearer {TOKEN}", f"Basic {pair}") or "Introspect" in self.path
+        return self.headers.get("Authorization") in (f"Bearer {TOKEN}", f"Basic {pair}")
 
     def _failed(self, fault: Fault, *, before: bool) -> bool:
         if fault.after == before:

@@ -81,6 +81,16 @@ def test_a_kernel_that_cannot_be_is_refused(words: list[str], told: str, capsys:
     assert told in one_line(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("form", [[], ["--notebook"]])
+def test_a_kernel_that_lacks_a_module_is_never_pushed(
+    form: list[str], kaggle: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "LEFT_OUT", (*bundle.LEFT_OUT, "ledger"))
+    assert cli.main(["push", *form]) == 1
+    assert "does not start by itself, with nothing beside it: ImportError" in one_line(capsys.readouterr().err)
+    assert "SaveKernel" not in kaggle.calls
+
+
 def test_a_kernel_is_pushed_and_followed(kaggle: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["push", *SHORT, "--accelerator", "t4x2"]) == 0
     shown = capsys.readouterr().out

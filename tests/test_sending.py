@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, kit, one_line, outside_make
+from conftest import ROOT, keep, kit, one_line, outside_make
 from digit_recognizer import cli, competition, ledger
 from digit_recognizer.ledger import Row
-from kaggle_server import KEY, TOKEN, USER, Fault, Server, submission
+from kaggle_server import KEY, LOGIN, TOKEN, USER, Fault, Server, submission
 
 SUBMIT = ["submit", "--yes"]
 real_sleep = time.sleep
@@ -277,6 +277,23 @@ def test_a_rejected_file_shows_kaggle_s_reason(home: Path, kaggle: Server, capsy
     kaggle.reject = "ImageId must be\nunique"
     assert "Kaggle rejected 50000001: ImageId must be unique" in refused(SUBMIT, capsys, 1)
     assert row(home).status == "error"
+
+
+def test_a_login_opens_the_door_and_a_lost_one_is_named(
+    home: Path, kaggle: Server, nobody: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    kept = {"refresh_token": LOGIN, "username": USER, "access_token": "old", "access_token_expiration": ""}
+    ended = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - 60))
+    path = keep(nobody / ".kaggle" / "credentials.json", kept | {"access_token_expiration": ended})
+    before = path.read_bytes()
+    assert cli.main(SUBMIT) == 0
+    assert len(kaggle.submissions) == 1
+    assert path.read_bytes() == before
+    kaggle.fail("GenerateAccessToken", Fault(401), always=True)
+    told = refused([*SUBMIT, "--force", "--file", str(ready(home, "other-1", wrong=9))], capsys, 1)
+    assert f"Kaggle does not know the login from {path}: expired or wrong" in told
+    assert LOGIN not in told
 
 
 def test_two_terminals_send_once(home: Path, kaggle: Server) -> None:

@@ -11,6 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -302,19 +303,15 @@ def _build(given: argparse.Namespace, owner: str) -> Path:
         if (value := getattr(recipe, setting.name)) != getattr(named, setting.name):
             chosen[setting.name] = str(value)
     words = [word for name, value in chosen.items() for word in (f"--{name.replace('_', '-')}", value)]
-    path = bundle.build(
-        ROOT,
-        ROOT / "build" / "kernel",
-        options=words,
-        accelerator=given.accelerator,
-        notebook=given.notebook,
-        owner=owner,
-    )
-    if not given.notebook:
-        with tempfile.TemporaryDirectory() as empty:
-            words = [sys.executable, "-I", str(path), "--help"]
-            if subprocess.run(words, cwd=empty, capture_output=True).returncode:
-                raise KitError(f"{path}: does not start by itself; run it with --help to see why")
+    make = partial(bundle.build, ROOT, options=words, accelerator=given.accelerator, owner=owner)
+    path = make(ROOT / "build" / "kernel", notebook=given.notebook)
+    with tempfile.TemporaryDirectory() as empty:
+        script = make(Path(empty) / "src", notebook=False)  # a notebook has the same text
+        command = [sys.executable, "-I", str(script), "--help"]
+        done = subprocess.run(command, cwd=empty, capture_output=True, text=True)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise KitError(f"{path}: does not start by itself, with nothing beside it: {why}")
     return path
 
 

@@ -79,8 +79,10 @@ class Competition:
             return client
 
         if self._person.kind == "login":
+            # Not the access token kept beside it, which the SDK takes for good for half an hour after its end.
             with opened() as nobody:
-                token = self._call(lambda: KaggleCredentials.load(client=nobody).get_access_token())
+                login = KaggleCredentials(nobody, refresh_token=self._person.secret)
+                token = self._call(login.generate_access_token).token
             self._secrets.append(token)
             self._client = opened(api_token=token)
         elif self._person.kind == "token":
