@@ -161,13 +161,21 @@ def seen(images: Any, view: str) -> Any:
     spread = ops.sqrt(mean(ops.square(x - lean * y)))
     scale = ops.clip(spread / 4.5, 0.5, 1.2) if view.endswith("widened") else 1.0
     source = mean(column) + scale * (column - 13.5) + lean * y  # (n, 28, 28): which column a pixel is read from
-    first, pixels = ops.floor(source), 0.0
-    for step in (-1, 0, 1, 2):  # R. Keys' cubic convolution (1981)
-        away = ops.abs(source - first - step)
-        near, far = (1.5 * away - 2.5) * away * away + 1, ((2.5 - 0.5 * away) * away - 4) * away + 2
-        index = ops.cast(first, "int32") + step
-        weight = ops.where(away < 1, near, far) * ops.cast((index >= 0) & (index < 28), "float32")
-        pixels += weight * ops.take_along_axis(ink, ops.clip(index, 0, 27), axis=2)
+    first = ops.floor(source)
+    t = source - first
+    # R. Keys' cubic convolution (1981) of the four pixels around, those outside the image being blank.
+    weights = (
+        ((1 - 0.5 * t) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1,
+        ((2 - 1.5 * t) * t + 0.5) * t,
+        (t - 1) * t * t / 2,
+    )
+    blank = 4
+    known = ops.reshape(ops.pad(ink, ((0, 0), (0, 0), (blank, blank))), (-1,))
+    # Rows counted through all images, for a look-up by one number is the fastest.
+    line = 28 * (ops.cumsum(ops.ones_like(ink[..., :1], "int32"), axis=0) - 1) + ops.cast(row, "int32")
+    at = (28 + 2 * blank) * line + blank + ops.cast(ops.clip(first, 1 - blank, 25 + blank), "int32")
+    pixels = sum(weight * ops.take(known, at + step) for step, weight in enumerate(weights, -1))
     return ops.clip(pixels, 0, 255)[..., None]
 
 
