@@ -1,4 +1,4 @@
-"""Where members run: which worker sees which GPU."""
+"""Where members run: how many workers there are, and which sees which GPU."""
 
 import os
 import time
@@ -36,3 +36,10 @@ def test_where_there_is_no_gpu_all_cores_work_and_nothing_is_hidden(monkeypatch:
     assert engines.share(5) == (2, 1)
     assert engines.share(1) == (1, 2)
     assert {gpu for _, gpu in _seen_by_each(2)} == {"all"}
+
+
+def test_a_tpu_is_opened_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "gpus", lambda: 0)
+    monkeypatch.setattr(engines, "cores", lambda: 96)
+    monkeypatch.setattr(engines, "tpu", lambda: True)
+    assert engines.share(5) == (1, 96)

@@ -49,15 +49,21 @@ def share(members: int) -> tuple[int, int]:
     """How many workers to start for a run of that many members, and how many threads to give each.
 
     It follows from the run and the machine alone, so that a run gone on with computes as it would have at first. A GPU
-    is used by one worker, which sees no other.
+    is used by one worker, which sees no other; a TPU can be opened by one process alone.
     """
-    workers = min(gpus() or cores(), members)
+    workers = min(gpus() or (1 if tpu() else cores()), members)
     return workers, max(1, cores() // workers)
 
 
 def gpus() -> int:
     """How many NVIDIA GPUs this machine has."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def tpu() -> bool:
+    """Whether JAX would train on a TPU here."""
+    nodes = (*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*"))
+    return os.environ.get("KERAS_BACKEND") == "jax" and bool(nodes)
 
 
 def run(
