@@ -139,7 +139,10 @@ def test_the_checkpoint_is_of_the_epoch_with_least_loss_and_gives_the_same_proba
     assert record["best_epoch"] == 1 + first + int(np.argmin(history["val_loss"][first:]))
     network = keras.models.load_model(folder / "network.keras")
     digits = data.read(None, default=home / "data", cache=home / "runs" / "cache")
-    np.testing.assert_array_equal(member.probabilities(network, digits.test_images), np.load(folder / "test.npy"))
+    found, kept = member.probabilities(network, digits.test_images), np.load(folder / "test.npy")
+    # To the last digit but one: TensorFlow adds up in another order where it has met batches of one size alone.
+    np.testing.assert_allclose(found, kept, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(found.argmax(axis=1), kept.argmax(axis=1))
 
 
 def test_the_submission_is_the_blend_and_is_marked_as_a_sample(trained: tuple[Path, str]) -> None:
