@@ -311,7 +311,7 @@ def _build(given: argparse.Namespace, owner: str) -> Path:
         done = subprocess.run(command, cwd=empty, capture_output=True, text=True)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise KitError(f"{path}: does not start by itself, with nothing beside it: {why}")
+        raise KitError(f"{path}: does not start by itself, with nothing beside it: {why}; mend what that names")
     return path
 
 
