@@ -1,6 +1,8 @@
 """Where members run: how many workers there are, and which sees which GPU."""
 
+import importlib
 import os
+import sys
 import time
 
 import pytest
@@ -43,3 +45,16 @@ def test_a_tpu_is_opened_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(engines, "cores", lambda: 96)
     monkeypatch.setattr(engines, "tpu", lambda: True)
     assert engines.share(5) == (1, 96)
+
+
+def _brought(member: int, reporter: engines.Reporter) -> list[str]:
+    importlib.import_module("digit_recognizer.ensemble")
+    importlib.import_module("digit_recognizer.member")
+    return [name for name in (*engines.UNUSED, "keras") if sys.modules.get(name)]
+
+
+def test_a_worker_brings_in_nothing_that_no_member_uses() -> None:
+    told: list[list[str]] = []
+    silent = Progress(0, 0, (), 0)
+    engines.run(_brought, [0], silent, workers=1, threads=1, done=lambda _, one: told.append(one))
+    assert told == [["keras"]]

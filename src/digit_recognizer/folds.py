@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from digit_recognizer.errors import BadInput
 
@@ -47,6 +46,8 @@ def split(labels: npt.NDArray[np.uint8], *, folds: int, members: int, holdout: f
     Raises:
         BadInput: a digit has too few rows to be in every fold.
     """
+    from sklearn.model_selection import StratifiedKFold, train_test_split  # takes a second, and workers need it not
+
     counts = np.bincount(labels, minlength=10)
     rows = np.arange(len(labels))
     held = rows[:0]
