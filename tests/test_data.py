@@ -313,7 +313,6 @@ def test_the_competition_files_are_read_whole(competition: Path, tmp_path: Path)
     assert np.bincount(found.labels).tolist() == [4132, 4684, 4177, 4351, 4072, 3795, 4137, 4401, 4063, 4188]
 
 
-@pytest.mark.slow
 @pytest.mark.timed
 def test_reading_is_faster_than_pandas_and_the_cache_a_blink(competition: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(competition) as archive:

@@ -370,7 +370,6 @@ def test_scores_with_credentials_but_no_network_says_so(
     assert "not brought up to date: Kaggle cannot be reached" in one_line(shown.err)
 
 
-@pytest.mark.slow
 @pytest.mark.timed
 def test_scores_of_500_runs_take_under_half_a_second(home: Path) -> None:
     with ledger.changing(home / "submissions") as rows:
