@@ -381,10 +381,12 @@ def _lint() -> int:
 
 
 def _test(fast: bool) -> int:
-    """Run the tests, two files at a time; those that measure a time come last, with nothing beside them."""
-    which = "not slow and not timed" if fast else "not timed"
-    together = _tool("pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", which)
-    return together if fast else together or _tool("pytest", "-q", "-m", "timed")
+    """Run the tests, two at a time; those that measure a time come last, with nothing beside them."""
+    if fast:
+        return _tool("pytest", "-q", "-n", "2", "--dist", "worksteal", "-m", "not slow and not timed")
+    # A file's tests share what one of them has trained, so a file stays together.
+    together = _tool("pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "not timed")
+    return together or _tool("pytest", "-q", "-m", "timed")
 
 
 def _tool(module: str, *words: str) -> int:
