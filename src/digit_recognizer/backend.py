@@ -58,23 +58,27 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def batches(*arrays: npt.NDArray[Any], size: int, shuffle_seed: int | None = None) -> Any:
-    """Arrays of one length as ``fit`` and ``predict`` take them: batch by batch, the last perhaps smaller.
+    """Arrays of one length as ``fit`` and ``predict`` take them: batch by batch.
+
+    Where they are shuffled, to train on, the rows that fill no batch are left out until the next epoch shuffles anew: a
+    last batch of a dozen rows would move the weights, and batch normalisation's means, as much as a whole one.
 
     TensorFlow would tune the pipeline that Keras makes of arrays, which has nothing to tune, in a thread that sleeps
     longer each time; in a process that has one core alone an epoch then waited for it, and lasted up to twice as long.
 
     Args:
         size: rows of a batch.
-        shuffle_seed: of the rows' order, another one each epoch; None keeps them as they are.
+        shuffle_seed: of the rows' order, another one each epoch; None keeps them as they are, and all of them.
     """
     if keras.backend.backend() != "tensorflow":
         return _Batches(arrays, size, shuffle_seed)
     dataset = tensorflow.data.Dataset.from_tensor_slices(arrays)
-    if shuffle_seed is not None:
+    shuffled = shuffle_seed is not None
+    if shuffled:
         dataset = dataset.shuffle(len(arrays[0]), seed=shuffle_seed)
     options = tensorflow.data.Options()
     options.autotune.enabled = False
-    return dataset.batch(size).with_options(options)
+    return dataset.batch(size, drop_remainder=shuffled and len(arrays[0]) >= size).with_options(options)
 
 
 class _Batches(keras.utils.PyDataset):
@@ -87,7 +91,7 @@ class _Batches(keras.utils.PyDataset):
         self.on_epoch_end()
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self._size)
+        return max(1, len(self._rows) // self._size) if self._draw else -(-len(self._rows) // self._size)
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[Any], ...]:
         rows = self._rows[index * self._size : (index + 1) * self._size]

@@ -175,7 +175,7 @@ def _planned(
     step, start = max(pace.step for pace in paces), max(pace.start for pace in paces)
     fold = split.folds[0]
     predicted = step / recipe.batch_size * PREDICTING
-    epoch = step * -(-len(fold.train) // recipe.batch_size) + predicted * len(fold.out)
+    epoch = step * max(1, len(fold.train) // recipe.batch_size) + predicted * len(fold.out)
     # Two models are compiled beside the one that trains: to judge the fold, and to predict.
     after = start + predicted * (len(fold.out) + len(split.holdout) + len(data.test_images)) + AT_THE_END
     left = 0.95 * (deadline - time.monotonic()) - AT_THE_END

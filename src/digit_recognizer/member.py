@@ -170,7 +170,7 @@ def _trainer(
         trainer = keras.Sequential(
             [keras.Input((), dtype="int32"), Table(pixels), *([warp] if warp.moves else []), *layers]
         )
-    steps = -(-len(images) // recipe.batch_size)  # of an epoch
+    steps = max(1, len(images) // recipe.batch_size)  # of an epoch
     rate: Any = recipe.learning_rate
     if recipe.schedule == "one-cycle":
         rate = OneCycle(recipe.learning_rate, recipe.warmup, recipe.epochs * steps)
