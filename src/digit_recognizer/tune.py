@@ -33,7 +33,7 @@ COMPLETE, PRUNED, FAIL = (optuna.trial.TrialState[state] for state in ("COMPLETE
 SEARCHED: dict[str, tuple[float, float, bool]] = {
     "learning_rate": (1e-4, 3e-2, True),
     "batch_size": (32, 512, True),
-    "weight_decay": (0, 0.1, False),
+    "weight_decay": (0, 0.5, False),
     "dropout": (0, 0.6, False),
     "rotation": (0, 20, False),
     "zoom": (0, 0.2, False),
