@@ -166,7 +166,7 @@ RECIPES = {
             learning_rate=1e-2,
             dropout=0.1,
             shift=0.07,
-            precision="float32",  # where a score counts, for half-length numbers may cost a little
+            precision="float32",  # the score counts here, and half-length numbers may cost a little
         ),
         Recipe(
             name="deotte15",
