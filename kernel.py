@@ -34,6 +34,7 @@ def main(order: Order) -> None:
 
     ensemble.train(recipe, digits, split, run, deadline=order.deadline, after_each=write)
     blend = ensemble.blend(run, split, rows=len(digits.labels))
+    blend = ensemble.with_neighbours(blend, recipe, digits, split, run, deadline=order.deadline)
     scores = ensemble.scores(blend, split, digits.labels)
     print(scores)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from digit_recognizer import engines, files, score
 from digit_recognizer.data import Data
 from digit_recognizer.folds import Split
-from digit_recognizer.progress import Progress
+from digit_recognizer.progress import Progress, Spinner
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.runs import Run
 from digit_recognizer.score import Expected, Score
@@ -85,6 +85,7 @@ class Blend:
         holdout: float32 (h, 10), the mean over all members on the holdout's rows.
         holdout_members: integers (members, h), what each member alone answers there.
         test: float32 (m, 10), the mean over all members on the test rows.
+            Both are so until the neighbours are asked.
         records: what each member noted of itself.
         histories: each member's figures, epoch by epoch.
     """
@@ -178,10 +179,15 @@ def _planned(
     epoch = step * max(1, len(fold.train) // recipe.batch_size) + predicted * len(fold.out)
     # Two models are compiled beside the one that trains: to judge the fold, and to predict.
     after = start + predicted * (len(fold.out) + len(split.holdout) + len(data.test_images)) + AT_THE_END
-    left = 0.95 * (deadline - time.monotonic()) - AT_THE_END
+    asking = 0.0
+    if recipe.neighbours:
+        from digit_recognizer import neighbours
+
+        asking = neighbours.seconds(len(split.holdout) + len(data.test_images))
+    left = 0.95 * (deadline - time.monotonic()) - AT_THE_END - asking
     epochs = max(1, min(recipe.epochs, int((left - 2 * start - after) / epoch)))
     seconds = 2 * start + epochs * epoch + after
-    return _Plan(min(members, workers * max(1, int(left / seconds))), epochs, seconds, after)
+    return _Plan(min(members, workers * max(1, int(left / seconds))), epochs, seconds, after + asking)
 
 
 def _measure_pace(
@@ -281,6 +287,52 @@ def blend(run: Run, split: Split, *, rows: int) -> Blend:
     records, histories = ([files.read_json(folder / name) for folder in folders] for name in (RECORD, HISTORY))
     answers = np.array([_load(folder / "holdout.npy").argmax(axis=1) for folder in folders])
     return Blend(oof, holdout, answers, test, tuple(records), histories)
+
+
+def with_neighbours(
+    blended: Blend, recipe: Recipe, data: Data, split: Split, run: Run, *, deadline: float | None = None
+) -> Blend:
+    """Ask the nearest training rows where the blend is in doubt, as the recipe says, and leave the outcome in the run.
+
+    Those asked are all training rows but the holdout's, about the holdout and the test rows alike.
+
+    Args:
+        blended, recipe, data, split, run: the blend and what it came from.
+        deadline: a time of ``time.monotonic`` at which the run is to be over; rows that are left keep what they had.
+    """
+    if not recipe.neighbours:
+        return blended
+    from digit_recognizer import neighbours  # SciPy's filters, which `make scores` has no time for
+
+    held = len(split.holdout)
+    images = np.concatenate((data.images[split.holdout], data.test_images))
+    before = np.concatenate((blended.holdout, blended.test))
+    after, asked, doubted = before.copy(), 0, len(neighbours.doubted(before))
+    spinner = Spinner(f"asking the nearest training digits about {doubted:,} images in doubt")
+    opinions = neighbours.asked(
+        before,
+        images,
+        np.delete(data.images, split.holdout, axis=0),
+        np.delete(data.labels, split.holdout),
+        weight=recipe.neighbours,
+        deadline=None if deadline is None else deadline - AT_THE_END,
+    )
+    for row, opinion in opinions:
+        after[row] = opinion
+        asked += 1
+        spinner.turn(f"{asked / doubted:.0%}")
+    spinner.stop()
+    holdout, test = after[:held], after[held:]
+    for name, probabilities in (("holdout", holdout), ("test", test)):
+        _save(run.folder / f"{name}.npy", probabilities)
+    changed = int((blended.test.argmax(axis=1) != test.argmax(axis=1)).sum())
+    line = f"neighbours: {changed:,} of {len(test):,} answers changed"
+    if held:
+        labels = data.labels[split.holdout]
+        old, new = score.errors(labels, blended.holdout), score.errors(labels, holdout)
+        line += f"; holdout {old:,} wrong before, {new:,} after"
+    print(line + (f"; time was up after {asked:,} images" if asked < doubted else ""), flush=True)
+    return replace(blended, holdout=holdout, test=test)
 
 
 def scores(blended: Blend, split: Split, labels: npt.NDArray[np.uint8]) -> Scores:

@@ -26,11 +26,15 @@ class Spinner:
         """Wait, turning."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            if self._moving:
-                waited = time.monotonic() - self._began
-                line = f"{'|/-'[int(waited * 8) % 3]} {self._text}  {duration(waited)}"
-                print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+            self.turn()
             time.sleep(min(left, 0.125))
+
+    def turn(self, more: str = "") -> None:
+        """Show the time, and what more there is to say."""
+        if self._moving:
+            waited = time.monotonic() - self._began
+            line = f"{'|/-'[int(waited * 8) % 3]} {self._text}  {duration(waited)}  {more}"
+            print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1].rstrip()}", end="", flush=True)
 
     def stop(self) -> None:
         """Clear the line."""

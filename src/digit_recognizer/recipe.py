@@ -62,6 +62,7 @@ class Recipe:
     shift: float = _setting("augmentation: largest shift, as a fraction of the side", 0, 1, 0.1)
     shear: float = _setting("augmentation: largest shear, degrees either way", 0, 60, 0)
     resampling: float = _setting("share of each epoch's rows drawn by their loss after the epoch before", 0, 1, 0)
+    neighbours: float = _setting("weight of the nearest training digits where the blend is in doubt", 0, 50, 0)
     precision: str = _choice("numbers to train with; auto by what the machine is fast at", PRECISIONS, "auto")
     seed: int = _setting("seed of the folds and of every member", 0, 2**32 - 1, 0)
 
@@ -154,18 +155,21 @@ RECIPES = {
             weight_decay=0.1,
             dropout=0.1,
             shift=0.07,
+            neighbours=6,
         ),
         Recipe(
             name="best",
             network="slim-conv",
             view="plain+upright+widened+upright-widened",
-            members=8,
+            members=16,
             folds=20,
-            epochs=40,
+            epochs=20,
             holdout=0.05,
             learning_rate=1e-2,
+            weight_decay=0.1,
             dropout=0.1,
             shift=0.07,
+            neighbours=6,
             precision="float32",  # the score counts here, and half-length numbers may cost a little
         ),
         Recipe(

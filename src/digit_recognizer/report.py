@@ -70,7 +70,7 @@ def confused(matrix: npt.NDArray[np.intp]) -> Any:
     figure, axes = _figure(6, 5.6)
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
-    axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, wrong.max()) * 1.4)
+    axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, int(wrong.max())) * 1.4)
     for label, answer in np.ndindex(matrix.shape):
         if count := matrix[label, answer]:
             right = label == answer
