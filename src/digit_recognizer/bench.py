@@ -164,7 +164,7 @@ def _predicted(paths: list[Path], images: Pixels, index: int, reporter: engines.
 
 
 def _estimated(one: Recipe, digits: Data) -> float:
-    """Seconds that a recipe takes: its members' starts, steps and predictions, over the workers."""
+    """Seconds that a recipe takes: its members' starts, steps and predictions, over the workers, and its neighbours."""
     paces = _paces(one, digits)
     step, start = max(pace.step for pace in paces), max(pace.start for pace in paces)
     kept = len(digits.labels) * (1 - one.holdout)
@@ -173,7 +173,12 @@ def _estimated(one: Recipe, digits: Data) -> float:
     after = ensemble.PREDICTING * (len(digits.labels) - kept + out + len(digits.test_images))
     member_seconds = start + step / one.batch_size * (one.epochs * images + after)
     workers, _ = engines.share(one.members)
-    return -(-one.members // workers) * member_seconds
+    asking = 0.0
+    if one.neighbours:
+        from digit_recognizer import neighbours
+
+        asking = neighbours.seconds(len(digits.labels) - round(kept) + len(digits.test_images))
+    return -(-one.members // workers) * member_seconds + asking
 
 
 def _finished(homes: tuple[Path, ...], name: str) -> Any:

@@ -5,7 +5,7 @@ runs/<run>/
     members/00/        network.keras (the checkpoint), history.json, member.json,
                        fold.npy, holdout.npy, test.npy (probabilities)
     oof.npy            float32 (n, 10): out-of-fold probabilities, NaN where no member left the row out
-    holdout.npy, test.npy   float32 (·, 10): the blend's probabilities
+    holdout.npy, test.npy   float32 (·, 10): the blend's probabilities, neighbours asked
     scores.json        written last: a run without it is not finished and is gone on with
 """
 
