@@ -102,7 +102,8 @@ def distances(image: Pixels, others: Pixels) -> Floats:
         rows = functools.reduce(np.add, (padded[i : i + side] for i in range(PATCH)))
         patches = functools.reduce(np.add, (rows[:, i : i + side] for i in range(PATCH)))
         np.minimum(least, patches, out=least)
-    return least.sum(axis=(0, 1))
+    total: Floats = least.sum(axis=(0, 1))
+    return total
 
 
 def seconds(images: int) -> float:
