@@ -308,7 +308,7 @@ def with_neighbours(
     images = np.concatenate((data.images[split.holdout], data.test_images))
     before = np.concatenate((blended.holdout, blended.test))
     after, asked, doubted = before.copy(), 0, len(neighbours.doubted(before))
-    spinner = Spinner(f"asking the nearest training digits about {doubted:,} images in doubt")
+    spinner = Spinner(f"asking neighbours about {doubted:,} images")
     opinions = neighbours.asked(
         before,
         images,
