@@ -7,7 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 KIT := $(PY) -m digit_recognizer
 SETTINGS := NETWORK VIEW MEMBERS FOLDS EPOCHS HOLDOUT BATCH_SIZE SCHEDULE LEARNING_RATE WARMUP WEIGHT_DECAY DROPOUT \
-            ROTATION ZOOM SHIFT SHEAR RESAMPLING PRECISION SEED
+            ROTATION ZOOM SHIFT SHEAR RESAMPLING NEIGHBOURS PRECISION SEED
 
 # $(call options,NAMES): each NAME that was given, as an option of the command line, quoted for the shell.
 options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$(subst ','\'',$($(name)))'))

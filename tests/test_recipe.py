@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import ROOT
 from digit_recognizer import recipe
 from digit_recognizer.errors import BadInput
 
@@ -104,3 +105,9 @@ def test_a_recipe_file_with_a_fault_is_refused_in_one_line(tmp_path: Path, chang
 def test_a_recipe_file_that_is_not_there_is_named() -> None:
     with pytest.raises(BadInput, match=r"none\.toml: No such file"):
         recipe.named("none.toml")
+
+
+def test_make_takes_each_setting() -> None:
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    (line,) = [line for line in makefile.splitlines() if line.startswith("SETTINGS :=")]
+    assert set(line.split()[2:]) == {setting.name.upper() for setting in recipe.settings()}
