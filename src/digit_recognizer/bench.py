@@ -173,11 +173,7 @@ def _estimated(one: Recipe, digits: Data) -> float:
     after = ensemble.PREDICTING * (len(digits.labels) - kept + out + len(digits.test_images))
     member_seconds = start + step / one.batch_size * (one.epochs * images + after)
     workers, _ = engines.share(one.members)
-    asking = 0.0
-    if one.neighbours:
-        from digit_recognizer import neighbours
-
-        asking = neighbours.seconds(len(digits.labels) - round(kept) + len(digits.test_images))
+    asking = ensemble._asking(one, len(digits.labels) - round(kept) + len(digits.test_images))
     return -(-one.members // workers) * member_seconds + asking
 
 

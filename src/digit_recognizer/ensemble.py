@@ -179,15 +179,20 @@ def _planned(
     epoch = step * max(1, len(fold.train) // recipe.batch_size) + predicted * len(fold.out)
     # Two models are compiled beside the one that trains: to judge the fold, and to predict.
     after = start + predicted * (len(fold.out) + len(split.holdout) + len(data.test_images)) + AT_THE_END
-    asking = 0.0
-    if recipe.neighbours:
-        from digit_recognizer import neighbours
-
-        asking = neighbours.seconds(len(split.holdout) + len(data.test_images))
+    asking = _asking(recipe, len(split.holdout) + len(data.test_images))
     left = 0.95 * (deadline - time.monotonic()) - AT_THE_END - asking
     epochs = max(1, min(recipe.epochs, int((left - 2 * start - after) / epoch)))
     seconds = 2 * start + epochs * epoch + after
     return _Plan(min(members, workers * max(1, int(left / seconds))), epochs, seconds, after + asking)
+
+
+def _asking(recipe: Recipe, images: int) -> float:
+    """Seconds that it takes to ask neighbours about those of so many images that are in doubt."""
+    if not recipe.neighbours:
+        return 0.0
+    from digit_recognizer import neighbours
+
+    return neighbours.seconds(images)
 
 
 def _measure_pace(
