@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digit_recognizer import data, ensemble, folds, neighbours, recipe, runs, score
+from digit_recognizer import data, ensemble, folds, neighbours, recipe, runs
 from digit_recognizer.data import Data
 from digit_recognizer.ensemble import Blend
 
@@ -24,15 +24,25 @@ def undecided(labels: neighbours.Pixels, seed: int = 0) -> neighbours.Probabilit
     return np.asarray((np.eye(10)[labels] + np.eye(10)[other]) / 2, np.float32)
 
 
-def told(probabilities: neighbours.Probabilities, *given: neighbours.Pixels, **how: float) -> dict[int, list[float]]:
-    return {row: list(opinion) for row, opinion in neighbours.asked(probabilities, *given, **{"weight": 6, **how})}
+def told(
+    probabilities: neighbours.Probabilities, images: neighbours.Pixels, digits: Data, first: int, **how: float
+) -> neighbours.Probabilities:
+    """The probabilities once all digits from number ``first`` on were asked about the images."""
+    circle = neighbours.Circle(images, (probabilities,), np.arange(first, len(digits.labels)))
+    ((after,),) = neighbours.asked([circle], digits.images, digits.labels, **{"weight": 6, **how})
+    return after
+
+
+def distances(image: neighbours.Pixels, others: neighbours.Pixels) -> neighbours.Floats:
+    here, there = neighbours.gradients(image[None]), neighbours.gradients(others)
+    return neighbours.deformed(here, there, reach=2, patch=5)
 
 
 def test_an_image_is_near_to_itself_and_to_itself_moved_as_far_as_pixels_may_be(digits: Data) -> None:
     image = np.pad(digits.images[0][4:-4, 4:-4], 4)
     moved = [np.roll(image, (down, right), (0, 1)) for down, right in ((0, 0), (1, -2), (2, 2), (4, 0))]
-    same, near, as_far, further = neighbours.distances(image, np.array(moved))
-    another = neighbours.distances(image, digits.images[digits.labels != digits.labels[0]]).min()
+    same, near, as_far, further = distances(image, np.array(moved))
+    another = distances(image, digits.images[digits.labels != digits.labels[0]]).min()
     assert same == near == as_far == 0
     assert further > 0
     assert another > 0
@@ -59,81 +69,122 @@ def test_distances_are_the_definition_s(digits: Data) -> None:
                     pairs = [(here[:, y + i, x + j], there[:, y + i + down, x + j + right]) for i, j in steps]
                     apart.append(sum(float(np.square(a - b).sum()) for a, b in pairs))
             total += min(apart)
-    assert neighbours.distances(digits.images[0], digits.images[1:2])[0] == pytest.approx(total, rel=1e-4)
+    assert distances(digits.images[0], digits.images[1:2])[0] == pytest.approx(total, rel=1e-4)
 
 
 def test_the_nearest_decide_rightly_where_the_networks_cannot(digits: Data) -> None:
-    images, labels, known, of_known = digits.images[:100], digits.labels[:100], digits.images[100:], digits.labels[100:]
-    before = undecided(labels)
-    after = told(before, images, known, of_known)
-    assert sorted(after) == list(range(100))
-    right = sum(int(np.argmax(after[row])) == labels[row] for row in after)
-    assert right >= 95
-    assert all(sum(opinion) == pytest.approx(1, abs=1e-5) for opinion in after.values())
+    labels = digits.labels[:100]
+    after = told(undecided(labels), digits.images[:100], digits, 100)
+    assert (after.argmax(axis=1) == labels).sum() >= 95
+    np.testing.assert_allclose(after.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_only_what_is_in_doubt_is_asked_and_only_about_the_digits_in_doubt(digits: Data) -> None:
-    sure = np.full((3, 10), 0.001, np.float32)
-    sure[:, 4] = 0.991
-    sure[1, [4, 9]], sure[2, [4, 9]] = (0.9, 0.092), (0.5, 0.492)
-    after = told(sure, digits.images[:3], digits.images[3:], digits.labels[3:])
-    assert list(after) == [2, 1], "the most doubtful first"
-    for row, opinion in after.items():
-        others = [digit for digit in range(10) if digit not in (4, 9)]
-        np.testing.assert_array_equal(np.array(opinion)[others], sure[row][others])
-        assert opinion[4] + opinion[9] == pytest.approx(0.992, abs=1e-5)
+def test_only_what_is_in_doubt_is_asked_and_only_about_the_digits_in_doubt(
+    digits: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = np.full((3, 10), 0.001, np.float32)
+    before[:, 4] = 0.991
+    before[1, [4, 9]], before[2, [4, 9]] = (0.9, 0.092), (0.5, 0.492)
+    after = told(before, digits.images[:3], digits, 3)
+    assert "about 2 images" in capsys.readouterr().out
+    np.testing.assert_array_equal(after[0], before[0])
+    others = [digit for digit in range(10) if digit not in (4, 9)]
+    np.testing.assert_array_equal(after[:, others], before[:, others])
+    assert (after[1:, 4] != before[1:, 4]).all()
+    np.testing.assert_allclose(after[1:, [4, 9]].sum(axis=1), 0.992, rtol=1e-5)
+
+
+def test_where_nothing_is_in_doubt_nobody_is_asked(digits: Data, capsys: pytest.CaptureFixture[str]) -> None:
+    sure = np.eye(10, dtype=np.float32)[digits.labels[:5]]
+    np.testing.assert_array_equal(told(sure, digits.images[:5], digits, 5), sure)
+    assert capsys.readouterr().out == ""
 
 
 def test_no_weight_changes_nothing_and_more_weight_more(digits: Data) -> None:
     before = undecided(digits.labels[:5])
-    rest = (digits.images[:5], digits.images[5:], digits.labels[5:])
-    none, little, much = (told(before, *rest, weight=weight) for weight in (0, 1, 10))
-    for row in range(5):
-        np.testing.assert_allclose(none[row], before[row], rtol=1e-6)
-        assert 0.5 < max(little[row]) < max(much[row])
+    none, little, much = (told(before, digits.images[:5], digits, 5, weight=weight) for weight in (0, 1, 10))
+    np.testing.assert_allclose(none, before, rtol=1e-6)
+    assert (little.max(axis=1) > 0.5).all()
+    assert (little.max(axis=1) < much.max(axis=1)).all()
 
 
 def test_one_mistaken_label_does_not_decide(digits: Data) -> None:
-    image, label = digits.images[:1], digits.labels[:1]
-    before = undecided(label)
-    wrong = np.flatnonzero((before[0] > 0) & (np.arange(10) != label)).astype(np.uint8)
-    known, labels = np.concatenate((image, digits.images[1:])), np.concatenate((wrong, digits.labels[1:]))
-    assert np.argmax(told(before, image, known, labels)[0]) == label
+    before = undecided(digits.labels[:1])
+    wrong = np.flatnonzero((before[0] > 0) & (np.arange(10) != digits.labels[0]))[0]
+    mistaken = replace(digits, labels=np.concatenate(([wrong], digits.labels[1:])).astype(np.uint8))
+    assert told(before, digits.images[:1], mistaken, 0)[0].argmax() == digits.labels[0]
 
 
-def test_nothing_is_begun_after_the_deadline(digits: Data) -> None:
+def test_only_those_that_may_be_asked_are(digits: Data) -> None:
+    """Labels of others change nothing, and each circle asks its own."""
+    opinions, half = undecided(digits.labels[:5]), len(digits.labels) // 2
+    circles = [
+        neighbours.Circle(digits.images[:5], (opinions,), rows)
+        for rows in (np.arange(5, half), np.arange(half, len(digits.labels)))
+    ]
+    labels = np.concatenate((digits.labels[:half], (digits.labels[half:] + 1) % 10))
+    before, after = (neighbours.asked(circles, digits.images, these, weight=6) for these in (digits.labels, labels))
+    np.testing.assert_array_equal(before[0][0], after[0][0])
+    assert (before[1][0] != after[1][0]).any()
+
+
+def test_opinions_in_one_circle_are_asked_as_if_alone(digits: Data) -> None:
+    one, other = undecided(digits.labels[:5]), undecided(digits.labels[:5], seed=1)
+    circle = neighbours.Circle(digits.images[:5], (one, other), np.arange(5, len(digits.labels)))
+    ((first, second),) = neighbours.asked([circle], digits.images, digits.labels, weight=6)
+    np.testing.assert_array_equal(first, told(one, digits.images[:5], digits, 5))
+    np.testing.assert_array_equal(second, told(other, digits.images[:5], digits, 5))
+
+
+def test_nothing_is_begun_after_the_deadline(digits: Data, capsys: pytest.CaptureFixture[str]) -> None:
     before = undecided(digits.labels[:5])
-    assert told(before, digits.images[:5], digits.images[5:], digits.labels[5:], deadline=time.monotonic() - 1) == {}
+    after = told(before, digits.images[:5], digits, 5, deadline=time.monotonic() - 1)
+    np.testing.assert_array_equal(after, before)
+    assert "time was up after neighbours were asked about 0 of 5 images" in capsys.readouterr().out
 
 
-def test_the_holdout_is_judged_without_its_own_labels(
+def test_neither_holdout_nor_fold_is_judged_by_its_own_labels(
     digits: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = recipe.named("quick").changed(neighbours=6)
-    split = folds.split(digits.labels, folds=one.folds, members=1, holdout=one.holdout, seed=0)
+    split = folds.split(digits.labels, folds=one.folds, members=2, holdout=one.holdout, seed=0)
     held = digits.labels[split.holdout]
-    nobody = np.zeros((1, len(held)), np.intp)
+    of_fold = tuple(undecided(digits.labels[fold.out]) for fold in split.folds)
     test = undecided(np.zeros(len(digits.test_images), np.uint8))
-    blend = Blend(undecided(digits.labels), undecided(held), nobody, test, (), [])
+    nobody = np.full((len(digits.labels), 10), np.nan, np.float32)
+    alone = (undecided(held, seed=1), undecided(held, seed=2))
+    blend = Blend(nobody, undecided(held), test, split.folds, of_fold, of_fold, alone, [])
     run = runs.begin(tmp_path, one, digits)
     after = ensemble.with_neighbours(blend, one, digits, split, run)
     shown = capsys.readouterr().out
-    wrong = [score.errors(held, probabilities) for probabilities in (blend.holdout, after.holdout)]
-    assert wrong[1] < 0.1 * len(held) < wrong[0]
-    assert f"; holdout {wrong[0]} wrong before, {wrong[1]} after\n" in shown
-    np.testing.assert_array_equal(np.load(run.folder / "holdout.npy"), after.holdout)
-    np.testing.assert_array_equal(np.load(run.folder / "test.npy"), after.test)
+    before, mended = (ensemble.scores(one, split, digits.labels) for one in (blend, after))
+    assert before.holdout
+    assert mended.holdout
+    assert mended.holdout.accuracy > 0.9 > before.holdout.accuracy
+    assert mended.oof.accuracy > 0.9 > before.oof.accuracy
+    assert mended.oof_last_epoch == mended.oof
+    assert all(member.accuracy > 0.9 for member in mended.holdout_members)
+    assert f"out of fold {before.oof.errors} wrong before, {mended.oof.errors} after; " in shown
+    assert f"; holdout {before.holdout.errors} and {mended.holdout.errors}\n" in shown
+    for name in ("oof", "holdout", "test"):
+        np.testing.assert_array_equal(np.load(run.folder / f"{name}.npy"), getattr(after, name))
+    for fold, opinions in zip(split.folds, after.fold_members, strict=True):
+        np.testing.assert_allclose(after.oof[fold.out], opinions, rtol=1e-6)
 
     labels = digits.labels.copy()
     labels[split.holdout] = (held + 1) % 10
     again = ensemble.with_neighbours(blend, one, replace(digits, labels=labels), split, run)
-    np.testing.assert_array_equal(again.holdout, after.holdout)
-    np.testing.assert_array_equal(again.test, after.test)
+    for name in ("holdout", "test", "oof"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(after, name))
+    labels[split.folds[0].out] = (labels[split.folds[0].out] + 1) % 10
+    again = ensemble.with_neighbours(blend, one, replace(digits, labels=labels), split, run)
+    np.testing.assert_array_equal(again.fold_members[0], after.fold_members[0])
+    assert (again.test != after.test).any()
 
 
 def test_without_weight_the_blend_stays(digits: Data, tmp_path: Path) -> None:
     one = recipe.named("quick")
     split = folds.split(digits.labels, folds=one.folds, members=1, holdout=one.holdout, seed=0)
     nothing = np.empty((0, 10), np.float32)
-    blend = Blend(nothing, nothing, np.empty((0, 0), np.intp), nothing, (), [])
+    blend = Blend(nothing, nothing, nothing, (), (), (), (), [])
     assert ensemble.with_neighbours(blend, one, digits, split, runs.begin(tmp_path, one, digits)) is blend

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from digit_recognizer import engines, files, score
 from digit_recognizer.data import Data
-from digit_recognizer.folds import Split
-from digit_recognizer.progress import Progress, Spinner
+from digit_recognizer.folds import Fold, Split
+from digit_recognizer.progress import Progress
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.runs import Run
 from digit_recognizer.score import Expected, Score
@@ -35,6 +35,7 @@ class Scores:
     Attributes:
         members: networks in the blend.
         oof: single members, each on the rows it left out; a little too good, since those rows chose its checkpoint.
+            As all here, once neighbours were asked, where the recipe asks them.
         oof_last_epoch: the same at the last epoch, which nothing chose.
         holdout: the blend on the holdout, which nobody trained on or chose by; None without a holdout.
         holdout_loss: the blend's mean cross-entropy there.
@@ -78,23 +79,26 @@ class Scores:
 
 @dataclass(frozen=True)
 class Blend:
-    """The probabilities of an ensemble.
+    """The probabilities of an ensemble, of networks alone until ``with_neighbours`` asks.
 
     Attributes:
         oof: float32 (n, 10), out-of-fold: each row's mean over the members that left it out; NaN where there is none.
         holdout: float32 (h, 10), the mean over all members on the holdout's rows.
-        holdout_members: integers (members, h), what each member alone answers there.
         test: float32 (m, 10), the mean over all members on the test rows.
-            Both are so until the neighbours are asked.
-        records: what each member noted of itself.
+        folds: of each member, what it was trained on and what it left out.
+        fold_members, fold_members_last: float32 (rows left out, 10), each member alone there, at its checkpoint and at
+            its last epoch.
+        holdout_members: float32 (h, 10), each member alone on the holdout's rows.
         histories: each member's figures, epoch by epoch.
     """
 
     oof: Probabilities
     holdout: Probabilities
-    holdout_members: npt.NDArray[np.intp]
     test: Probabilities
-    records: tuple[dict[str, Any], ...]
+    folds: tuple[Fold, ...]
+    fold_members: tuple[Probabilities, ...]
+    fold_members_last: tuple[Probabilities, ...]
+    holdout_members: tuple[Probabilities, ...]
     histories: list[dict[str, list[float]]]
 
 
@@ -179,7 +183,7 @@ def _planned(
     epoch = step * max(1, len(fold.train) // recipe.batch_size) + predicted * len(fold.out)
     # Two models are compiled beside the one that trains: to judge the fold, and to predict.
     after = start + predicted * (len(fold.out) + len(split.holdout) + len(data.test_images)) + AT_THE_END
-    asking = _asking(recipe, len(split.holdout) + len(data.test_images))
+    asking = _asking(recipe, members * len(fold.out) + len(split.holdout) + len(data.test_images))
     left = 0.95 * (deadline - time.monotonic()) - AT_THE_END - asking
     epochs = max(1, min(recipe.epochs, int((left - 2 * start - after) / epoch)))
     seconds = 2 * start + epochs * epoch + after
@@ -240,9 +244,9 @@ def _train_member(
         probabilities = member.probabilities(trained.network, data.images[rows])
         errors[name] = score.errors(data.labels[rows], probabilities)
         _save(folder / f"{name}.npy", probabilities)
+    _save(folder / "fold-last-epoch.npy", trained.out_at_last_epoch)
     _save(folder / "test.npy", member.probabilities(trained.network, data.test_images))
     files.write_json(folder / HISTORY, trained.history)
-    at_last_epoch = 1 - trained.history["val_accuracy"][-1]
     weights, products = networks.size(trained.network)
     files.write_bytes(folder / "network.txt", networks.summary(trained.network).encode())
     record = {
@@ -260,7 +264,7 @@ def _train_member(
         "best_epoch": trained.best_epoch,
         "stopped": trained.stopped,
         "fold_errors": errors["fold"],
-        "fold_errors_at_last_epoch": round(at_last_epoch * len(fold.out)),
+        "fold_errors_at_last_epoch": score.errors(data.labels[fold.out], trained.out_at_last_epoch),
         "holdout_errors": errors["holdout"],
     }
     files.write_json(folder / RECORD, record)
@@ -276,30 +280,26 @@ def blend(run: Run, split: Split, *, rows: int) -> Blend:
         rows: rows of the training table.
     """
     trained = [(fold, folder) for i, fold in enumerate(split.folds) if ((folder := run.member(i)) / RECORD).exists()]
-    folders = [folder for _, folder in trained]
-    total, times = np.zeros((rows, 10)), np.zeros((rows, 1))
-    for fold, folder in trained:
-        total[fold.out] += _load(folder / "fold.npy")
-        times[fold.out] += 1
-    with np.errstate(invalid="ignore"):
-        oof = (total / times).astype(np.float32)
-    holdout, test = (
-        np.asarray(np.mean([_load(folder / f"{name}.npy") for folder in folders], axis=0, dtype=np.float64), np.float32)
-        for name in ("holdout", "test")
+    folds, folders = tuple(fold for fold, _ in trained), [folder for _, folder in trained]
+    of_fold, of_fold_last, of_holdout, of_test = (
+        tuple(_load(folder / f"{name}.npy") for folder in folders)
+        for name in ("fold", "fold-last-epoch", "holdout", "test")
     )
-    for name, probabilities in (("oof", oof), ("holdout", holdout), ("test", test)):
-        _save(run.folder / f"{name}.npy", probabilities)
-    records, histories = ([files.read_json(folder / name) for folder in folders] for name in (RECORD, HISTORY))
-    answers = np.array([_load(folder / "holdout.npy").argmax(axis=1) for folder in folders])
-    return Blend(oof, holdout, answers, test, tuple(records), histories)
+    holdout, test = (
+        np.asarray(np.mean(members, axis=0, dtype=np.float64), np.float32) for members in (of_holdout, of_test)
+    )
+    histories = [files.read_json(folder / HISTORY) for folder in folders]
+    oof = _out_of_fold(folds, of_fold, rows)
+    return _kept(run, Blend(oof, holdout, test, folds, of_fold, of_fold_last, of_holdout, histories))
 
 
 def with_neighbours(
     blended: Blend, recipe: Recipe, data: Data, split: Split, run: Run, *, deadline: float | None = None
 ) -> Blend:
-    """Ask the nearest training rows where the blend is in doubt, as the recipe says, and leave the outcome in the run.
+    """Ask the nearest training rows where networks are in doubt, as the recipe says, and leave the outcome in the run.
 
-    Those asked are all training rows but the holdout's, about the holdout and the test rows alike.
+    About the test rows and the holdout all training rows but the holdout's are asked; about those that a member left
+    out, the ones it was trained on, once for it alone.
 
     Args:
         blended, recipe, data, split, run: the blend and what it came from.
@@ -309,57 +309,80 @@ def with_neighbours(
         return blended
     from digit_recognizer import neighbours  # SciPy's filters, which `make scores` has no time for
 
-    held = len(split.holdout)
-    images = np.concatenate((data.images[split.holdout], data.test_images))
-    before = np.concatenate((blended.holdout, blended.test))
-    after, asked, doubted = before.copy(), 0, len(neighbours.doubted(before))
-    spinner = Spinner(f"asking neighbours about {doubted:,} images")
-    opinions = neighbours.asked(
-        before,
-        images,
-        np.delete(data.images, split.holdout, axis=0),
-        np.delete(data.labels, split.holdout),
-        weight=recipe.neighbours,
-        deadline=None if deadline is None else deadline - AT_THE_END,
+    known = np.delete(np.arange(len(data.labels)), split.holdout)
+    of_folds = zip(blended.fold_members, blended.fold_members_last, strict=True)
+    circles = [
+        neighbours.Circle(data.test_images, (blended.test,), known),
+        neighbours.Circle(data.images[split.holdout], (blended.holdout, *blended.holdout_members), known),
+        *(
+            neighbours.Circle(data.images[fold.out], opinions, fold.train)
+            for fold, opinions in zip(blended.folds, of_folds, strict=True)
+        ),
+    ]
+    until = None if deadline is None else deadline - AT_THE_END
+    (test,), (holdout, *holdout_members), *folds = neighbours.asked(
+        circles, data.images, data.labels, weight=recipe.neighbours, deadline=until
     )
-    for row, opinion in opinions:
-        after[row] = opinion
-        asked += 1
-        spinner.turn(f"{asked / doubted:.0%}")
-    spinner.stop()
-    holdout, test = after[:held], after[held:]
-    for name, probabilities in (("holdout", holdout), ("test", test)):
-        _save(run.folder / f"{name}.npy", probabilities)
+    of_fold, of_fold_last = zip(*folds, strict=True)
+    after = replace(
+        blended,
+        oof=_out_of_fold(blended.folds, of_fold, len(data.labels)),
+        holdout=holdout,
+        test=test,
+        fold_members=of_fold,
+        fold_members_last=of_fold_last,
+        holdout_members=tuple(holdout_members),
+    )
     changed = int((blended.test.argmax(axis=1) != test.argmax(axis=1)).sum())
-    line = f"neighbours: {changed:,} of {len(test):,} answers changed"
-    if held:
-        labels = data.labels[split.holdout]
-        old, new = score.errors(labels, blended.holdout), score.errors(labels, holdout)
-        line += f"; holdout {old:,} wrong before, {new:,} after"
-    print(line + (f"; time was up after {asked:,} images" if asked < doubted else ""), flush=True)
-    return replace(blended, holdout=holdout, test=test)
+    old, new = (_errors_out_of_fold(one.folds, one.fold_members, data.labels) for one in (blended, after))
+    line = f"neighbours: {changed:,} of {len(test):,} answers changed; out of fold {old:,} wrong before, {new:,} after"
+    if len(split.holdout):
+        old, new = (score.errors(data.labels[split.holdout], one.holdout) for one in (blended, after))
+        line += f"; holdout {old:,} and {new:,}"
+    print(line, flush=True)
+    return _kept(run, after)
+
+
+def _out_of_fold(folds: tuple[Fold, ...], members: tuple[Probabilities, ...], rows: int) -> Probabilities:
+    total, times = np.zeros((rows, 10)), np.zeros((rows, 1))
+    for fold, probabilities in zip(folds, members, strict=True):
+        total[fold.out] += probabilities
+        times[fold.out] += 1
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / times, np.float32)
+
+
+def _errors_out_of_fold(
+    folds: tuple[Fold, ...], members: tuple[Probabilities, ...], labels: npt.NDArray[np.uint8]
+) -> int:
+    return sum(score.errors(labels[fold.out], one) for fold, one in zip(folds, members, strict=True))
+
+
+def _kept(run: Run, blended: Blend) -> Blend:
+    for name in ("oof", "holdout", "test"):
+        _save(run.folder / f"{name}.npy", getattr(blended, name))
+    return blended
 
 
 def scores(blended: Blend, split: Split, labels: npt.NDArray[np.uint8]) -> Scores:
     """Score an ensemble against the training labels, uint8 (n,)."""
-    records = blended.records
-    rows = sum(record["fold_rows"] for record in records)
+    rows = sum(len(fold.out) for fold in blended.folds)
     scored = np.flatnonzero(~np.isnan(blended.oof[:, 0]))
     oof, last = (
-        score.score(sum(record[errors] for record in records), rows, distinct=len(scored))
-        for errors in ("fold_errors", "fold_errors_at_last_epoch")
+        score.score(_errors_out_of_fold(blended.folds, members, labels), rows, distinct=len(scored))
+        for members in (blended.fold_members, blended.fold_members_last)
     )
     test = len(blended.test)
     public = max(1, round(PUBLIC * test))
     if not len(split.holdout):
         wrong = blended.oof[scored].argmax(axis=1) != labels[scored]
         confusion = score.confusion(labels[scored], blended.oof[scored])
-        return Scores(len(records), oof, last, None, None, (), score.expected(wrong, test, public), confusion)
+        return Scores(len(blended.folds), oof, last, None, None, (), score.expected(wrong, test, public), confusion)
     held = labels[split.holdout]
     wrong = blended.holdout.argmax(axis=1) != held
-    alone = blended.holdout_members != held
+    alone = np.array([one.argmax(axis=1) != held for one in blended.holdout_members])
     return Scores(
-        len(records),
+        len(blended.folds),
         oof,
         last,
         holdout=score.score(int(wrong.sum()), len(held)),

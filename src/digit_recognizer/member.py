@@ -31,6 +31,7 @@ class Trained:
         best_epoch: the epoch, counted from 1, that the checkpoint is of: of the least loss on the fold, among the last
             quarter where the rate makes one cycle. Before that it is high, the loss jumps, and the least is luck.
         stopped: True where time was up before the last epoch.
+        out_at_last_epoch: float32 (k, 10), what the network said of the rows left out at its last epoch.
     """
 
     network: Any
@@ -38,6 +39,7 @@ class Trained:
     precision: str
     best_epoch: int
     stopped: bool
+    out_at_last_epoch: Probabilities
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,9 @@ def train(
     if not np.isfinite(judged).any():
         raise KitError(f"after no epoch was the loss a number; lower LEARNING_RATE, which is {recipe.learning_rate:g}")
     best_epoch = int(np.nanargmin(judged)) + 1
+    last = probabilities(network, out_images)
     network = keras.models.load_model(checkpoint)
-    return Trained(network=network, history=history, precision=precision, best_epoch=best_epoch, stopped=clock.over)
+    return Trained(network, history, precision, best_epoch, stopped=clock.over, out_at_last_epoch=last)
 
 
 def losses(network: Any, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

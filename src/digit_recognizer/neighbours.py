@@ -3,119 +3,170 @@
 import functools
 import itertools
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from digit_recognizer import engines
+from digit_recognizer.progress import Progress, Spinner
 
 Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
 DOUBT = 0.05  # a digit less probable than this is not asked about
-NEAREST = 300  # training images of a digit, by plain distance, that are compared by deformation
+NEAR = 300  # training images of a digit, by plain distance, that are compared by deformation at half the resolution
+NEARER = 50  # of these, the nearest then, that are compared by deformation as they are
 SPEAKING = 3  # of these, the nearest then: fewer would believe a mistaken label
-REACH = 2  # pixels that a pixel may be moved by, either way
-PATCH = 5  # side of the surroundings that are compared
+REACH, PATCH = 2, 5  # pixels that a pixel may be moved by, either way; the side of its surroundings that are compared
+WORKERS = 8  # more would take longer to start than to ask
+START = 2.0  # seconds until a worker has blurred all that is known
 OFTEN = 0.02  # of the images are in doubt, as a rule
 
 
-def doubted(probabilities: Probabilities) -> npt.NDArray[np.intp]:
-    """The rows of float (n, 10) in which at least two digits have a probability of ``DOUBT``, the surest last."""
-    second = np.sort(probabilities, axis=1)[:, -2]
-    rows = np.flatnonzero(second >= DOUBT)
-    return rows[np.argsort(-second[rows], kind="stable")]
+@dataclass(frozen=True)
+class Circle:
+    """Images, what networks say of them, and whom to ask about them.
+
+    Attributes:
+        images: uint8 (n, 28, 28).
+        opinions: each float32 (n, 10), probabilities.
+        known: integers, rows of the training table that may be asked; none of them is among ``images``.
+    """
+
+    images: Pixels
+    opinions: tuple[Probabilities, ...]
+    known: npt.NDArray[np.intp]
 
 
 def asked(
-    probabilities: Probabilities,
-    images: Pixels,
-    known: Pixels,
-    labels: Pixels,
-    *,
-    weight: float,
-    deadline: float | None = None,
-) -> Iterator[tuple[int, Probabilities]]:
-    """Give the rows that are in doubt, one by one, with what is more probable once the nearest digits are asked.
+    circles: Sequence[Circle], known: Pixels, labels: Pixels, *, weight: float, deadline: float | None = None
+) -> list[tuple[Probabilities, ...]]:
+    """Give all opinions anew, with what is more probable where they are in doubt once the nearest digits are asked.
 
-    Each digit of a probability of at least ``DOUBT`` is weighed by d to the power of -``weight``, where d is the mean
-    distance to the nearest three of its known images; the sum of theirs stays as it is. What is near is told by pixels
-    and not by features that a network has learnt, so the two are wrong about different images.
+    What is near is told by pixels and not by features that a network has learnt, so the two are wrong about different
+    images. Worker processes share the work, the most doubtful image first.
 
     Args:
-        probabilities: float32 (n, 10), what the networks say.
-        images: uint8 (n, 28, 28), of which they say it.
-        known, labels: uint8 (k, 28, 28) and (k,), images with labels, none of them among ``images``.
+        circles: images, opinions, and whom to ask.
+        known, labels: uint8 (k, 28, 28) and (k,), the training table.
+        weight: 0 changes nothing (see ``weighed``).
+        deadline: a time of ``time.monotonic`` after which no image is begun; those that are left keep what they had.
+    """
+    doubts = [functools.reduce(np.logical_or, map(in_doubt, circle.opinions)) for circle in circles]
+    places = [(c, row) for c, flags in enumerate(doubts) for row in np.flatnonzero(flags.any(axis=1))]
+    places.sort(key=lambda place: -max(np.sort(opinion[place[1]])[-2] for opinion in circles[place[0]].opinions))
+    apart = [np.full(flags.shape, np.nan, np.float32) for flags in doubts]
+    if places:
+        allowed = np.zeros((len(circles), len(known)), bool)
+        for mine, circle in zip(allowed, circles, strict=True):
+            mine[circle.known] = True
+        images = np.array([circles[c].images[row] for c, row in places])
+        wanted = np.array([doubts[c][row] for c, row in places])
+        asking = _Asking(images, wanted, np.array([c for c, _ in places]), known, labels, allowed)
+        spinner, count = Spinner(f"asking neighbours about {len(places):,} images"), 0
+
+        def done(number: int, distances: Floats) -> None:
+            nonlocal count
+            c, row = places[number]
+            apart[c][row] = distances
+            count += 1
+            spinner.turn(f"{count / len(places):.0%}")
+
+        engines.run(
+            asking,
+            range(len(places)),
+            Progress(0, 0, (), 0),
+            workers=min(WORKERS, engines.cores()),
+            threads=1,
+            done=done,
+            may_start=lambda: deadline is None or time.monotonic() < deadline,
+        )
+        spinner.stop()
+        if count < len(places):
+            print(f"time was up after neighbours were asked about {count:,} of {len(places):,} images", flush=True)
+    return [
+        tuple(weighed(opinion, distances, weight) for opinion in circle.opinions)
+        for circle, distances in zip(circles, apart, strict=True)
+    ]
+
+
+def in_doubt(probabilities: Probabilities) -> Flags:
+    """The digits, bool (n, 10), of a probability of at least ``DOUBT``, where a row has two or more of them."""
+    flags = probabilities >= DOUBT
+    return np.asarray(flags & (flags.sum(axis=1, keepdims=True) > 1))
+
+
+def weighed(probabilities: Probabilities, distances: Floats, weight: float) -> Probabilities:
+    """Multiply the probability of each digit in doubt by its distance to the power of -``weight``.
+
+    The sum of those in doubt stays as it is. Rows without doubt, or without a distance for each digit in doubt, stay.
+
+    Args:
+        probabilities: float32 (n, 10).
+        distances: float32 (n, 10), to the digit's nearest known images; NaN where they were not asked.
         weight: 0 changes nothing.
-        deadline: a time of ``time.monotonic`` after which no row is begun.
-
-    Yields:
-        A row's number and its new probabilities, float32 (10,), the most doubtful row first.
     """
-    by_digit = [known[labels == digit] for digit in range(10)]
-    blurred = [_blurred(those) for those in by_digit]
-
-    def nearness(row: int) -> tuple[int, Probabilities] | None:
-        if deadline is not None and time.monotonic() > deadline:
-            return None
-        told = probabilities[row].astype(np.float64)
-        digits = np.flatnonzero(told >= DOUBT)
-        image = _blurred(images[row : row + 1])
-        weighed = told[digits]
-        for i, digit in enumerate(digits):
-            apart = np.square(blurred[digit] - image).sum(axis=1)
-            near = by_digit[digit][np.argsort(apart, kind="stable")[:NEAREST]]
-            distance = np.sort(distances(images[row], near))[:SPEAKING].mean()
-            weighed[i] *= (distance + 1e-6) ** -weight
-        told[digits] = weighed / weighed.sum() * told[digits].sum()
-        return row, told.astype(np.float32)
-
-    with ThreadPoolExecutor(engines.cores()) as pool:
-        yield from filter(None, pool.map(nearness, map(int, doubted(probabilities))))
+    flags = in_doubt(probabilities)
+    flags &= ~(flags & np.isnan(distances)).any(axis=1, keepdims=True)
+    before = np.where(flags, probabilities, 0).astype(np.float64)
+    after = before * np.where(flags, distances + 1e-6, 1).astype(np.float64) ** -weight
+    share = before.sum(axis=1, keepdims=True) / np.maximum(after.sum(axis=1, keepdims=True), 1e-300)
+    return np.where(flags, after * share, probabilities).astype(np.float32)
 
 
-def distances(image: Pixels, others: Pixels) -> Floats:
-    """How far an image is from others where pixels may be moved a little.
+@dataclass(frozen=True)
+class _Asking:
+    """The job of a worker: an image's number → its distances, float32 (10,), NaN where it is not in doubt.
 
-    The image distortion model of D. Keysers et al., "Deformation Models for Image Recognition" (IEEE TPAMI, 2007): each
-    pixel's surroundings, as gradients, are compared with the other's within ``REACH``, and the least difference counts.
-
-    Args:
-        image: uint8 (28, 28).
-        others: uint8 (n, 28, 28).
-
-    Returns:
-        float32 (n,): sums of squares of gradients, 0 for like images. Not the same from other to image.
+    Attributes:
+        images, doubts, circles: uint8 (n, 28, 28), bool (n, 10) and integers (n,), what is asked and in which circle.
+        known, labels: uint8 (k, 28, 28) and (k,).
+        allowed: bool (circles, k), which of the known each circle may ask.
     """
-    side, edge = image.shape[0], PATCH // 2
-    here = _gradients(image[None])
-    there = np.pad(_gradients(others), ((0, 0), (REACH, REACH), (REACH, REACH), (0, 0)))
-    least = np.full((side, side, len(others)), np.inf, np.float32)
-    padded = np.zeros((side + 2 * edge, side + 2 * edge, len(others)), np.float32)
-    for down, right in itertools.product(range(2 * REACH + 1), repeat=2):
-        apart = there[:, down : down + side, right : right + side] - here
-        padded[edge : edge + side, edge : edge + side] = np.square(apart, out=apart).sum(axis=0)
-        rows = functools.reduce(np.add, (padded[i : i + side] for i in range(PATCH)))
-        patches = functools.reduce(np.add, (rows[:, i : i + side] for i in range(PATCH)))
-        np.minimum(least, patches, out=least)
-    total: Floats = least.sum(axis=(0, 1))
-    return total
+
+    images: Pixels
+    doubts: Flags
+    circles: npt.NDArray[np.intp]
+    known: Pixels
+    labels: Pixels
+    allowed: Flags
+
+    def __call__(self, number: int, reporter: engines.Reporter) -> Floats:
+        distances = np.full(10, np.nan, np.float32)
+        image, allowed = self.images[number : number + 1], self.allowed[self.circles[number]]
+        slopes, plain = gradients(image), _blurred(image)[0]
+        for digit in map(int, np.flatnonzero(self.doubts[number])):
+            rows, blurred, coarse = self._of(digit)
+            apart = np.square(blurred - plain).sum(axis=1)
+            apart[~allowed[rows]] = np.inf
+            near = np.argsort(apart, kind="stable")[: min(NEAR, np.isfinite(apart).sum())]
+            there = np.ascontiguousarray(np.moveaxis(coarse[near], 0, -1))
+            apart = deformed(_halved(slopes), there, reach=REACH // 2, patch=PATCH // 2 + 1)
+            near = near[np.argsort(apart, kind="stable")[:NEARER]]
+            apart = deformed(slopes, gradients(self.known[rows[near]]), reach=REACH, patch=PATCH)
+            distances[digit] = np.sort(apart)[:SPEAKING].mean()
+        return distances
+
+    @functools.cached_property
+    def _known(self) -> dict[int, tuple[npt.NDArray[np.intp], Floats, Floats]]:
+        return {}
+
+    def _of(self, digit: int) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
+        """A digit's rows, blurred, and their gradients at half the resolution, float32 (n, 2, 14, 14)."""
+        if digit not in self._known:
+            rows = np.flatnonzero(self.labels == digit)
+            blurred = _blurred(self.known[rows])
+            coarse = np.ascontiguousarray(np.moveaxis(_halved(gradients(self.known[rows])), -1, 0))
+            self._known[digit] = rows, blurred, coarse
+        return self._known[digit]
 
 
-def seconds(images: int) -> float:
-    """Measure what it takes here, all cores at work, to ask about as many of ``images`` as are in doubt as a rule."""
-    blank = np.zeros((NEAREST, 28, 28), np.uint8)
-    began = time.monotonic()
-    with ThreadPoolExecutor(engines.cores()) as pool:
-        list(pool.map(lambda _: distances(blank[0], blank), range(4 * engines.cores())))
-    return (time.monotonic() - began) / 2 / engines.cores() * OFTEN * images
-
-
-def _gradients(images: Pixels) -> Floats:
+def gradients(images: Pixels) -> Floats:
     """Sobel's gradients, float32 (2, 28, 28, n), of uint8 (n, 28, 28): images last, to be reckoned abreast."""
     ink = np.moveaxis(images, 0, -1).astype(np.float32) / 255
 
@@ -126,6 +177,60 @@ def _gradients(images: Pixels) -> Floats:
     return np.stack((along(0), along(1)))
 
 
+def deformed(here: Floats, there: Floats, *, reach: int, patch: int) -> Floats:
+    """How far an image is from others where pixels may be moved a little.
+
+    The image distortion model of D. Keysers et al., "Deformation Models for Image Recognition" (IEEE TPAMI, 2007): each
+    pixel's surroundings, as gradients, are compared with the other's nearby, and the least difference counts.
+
+    Args:
+        here: float32 (2, side, side, 1), an image's gradients.
+        there: float32 (2, side, side, n), those of others.
+        reach: pixels that a pixel may be moved by, either way.
+        patch: side of the surroundings, odd, at least 3.
+
+    Returns:
+        float32 (n,): sums of squares of gradients, 0 for like images. Not the same from other to image.
+    """
+    side, edge, others = here.shape[1], patch // 2, there.shape[-1]
+    there = np.pad(there, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    least = np.full((side, side, others), np.inf, np.float32)
+    # Written in place: arrays made anew for each step take a quarter longer.
+    apart, patches = np.empty((2, *least.shape), np.float32), np.empty_like(least)
+    squares = np.zeros((side + 2 * edge, side + 2 * edge, others), np.float32)
+    rows = np.empty((side, side + 2 * edge, others), np.float32)
+    for down, right in itertools.product(range(2 * reach + 1), repeat=2):
+        np.subtract(there[:, down : down + side, right : right + side], here, out=apart)
+        np.square(apart, out=apart)
+        np.add(apart[0], apart[1], out=squares[edge : edge + side, edge : edge + side])
+        np.add(squares[:side], squares[1 : side + 1], out=rows)
+        for step in range(2, patch):
+            rows += squares[step : step + side]
+        np.add(rows[:, :side], rows[:, 1 : side + 1], out=patches)
+        for step in range(2, patch):
+            patches += rows[:, step : step + side]
+        np.minimum(least, patches, out=least)
+    total: Floats = least.sum(axis=(0, 1))
+    return total
+
+
+def seconds(images: int) -> float:
+    """Measure what it takes here, all cores at work, to ask about as many of ``images`` as are in doubt as a rule."""
+    blank = np.zeros((NEARER, 28, 28), np.uint8)
+    began = time.monotonic()
+    for _ in range(4):
+        deformed(gradients(blank[:1]), gradients(blank), reach=REACH, patch=PATCH)
+    digit = 2 * (time.monotonic() - began) / 4  # at half the resolution it takes about as long again
+    return START + 2.2 * digit * OFTEN * images / min(WORKERS, engines.cores())
+
+
+def _halved(slopes: Floats) -> Floats:
+    """Gradients at half the resolution."""
+    total = slopes[:, ::2, ::2] + slopes[:, 1::2, ::2] + slopes[:, ::2, 1::2] + slopes[:, 1::2, 1::2]
+    return np.asarray(total / 4, np.float32)
+
+
 def _blurred(images: Pixels) -> Floats:
-    """Smoothed images as rows, float32 (n, 784), so that a stroke beside another is near to it."""
-    return np.asarray(ndimage.gaussian_filter(images.astype(np.float32) / 255, (0, 1, 1))).reshape(len(images), -1)
+    """Smoothed images at half the resolution as rows, float32 (n, 196), so that strokes side by side are near."""
+    soft = ndimage.gaussian_filter(images.astype(np.float32) / 255, (0, 1, 1))
+    return np.asarray(_halved(np.moveaxis(soft, 0, -1)[None])[0].reshape(196, -1).T, np.float32, order="C")

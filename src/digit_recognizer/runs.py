@@ -3,9 +3,9 @@
 runs/<run>/
     run.json           recipe, data, versions, commit, machine, when
     members/00/        network.keras (the checkpoint), history.json, member.json,
-                       fold.npy, holdout.npy, test.npy (probabilities)
+                       fold.npy, fold-last-epoch.npy, holdout.npy, test.npy (probabilities)
     oof.npy            float32 (n, 10): out-of-fold probabilities, NaN where no member left the row out
-    holdout.npy, test.npy   float32 (·, 10): the blend's probabilities, neighbours asked
+    holdout.npy, test.npy   float32 (·, 10): the blend's; all three with neighbours asked, a member's own without
     scores.json        written last: a run without it is not finished and is gone on with
 """
 
