@@ -55,6 +55,24 @@ def test_what_is_expected_of_a_blend_follows_how_hard_its_rows_are() -> None:
     assert same.public_high - same.public_low > same.high - same.low
 
 
+def test_what_is_expected_neither_flatters_nor_slanders() -> None:
+    """One row of a hundred is hard, and two of three members miss it, more or less; on average the truth comes out."""
+    random = np.random.default_rng(0)
+    off = []
+    for _ in range(500):
+        hard = random.random(6000) < 0.01
+        members = random.random((3, 6000)) < np.where(hard, 0.6, 0.001)
+        blend = members.sum(axis=0) > 1
+        oof = score.score(
+            int(members[0, 1500:3000].sum() + members[1, 3000:4500].sum() + members[2, 4500:].sum()), 4500
+        )
+        found = score.expected(blend[:1500], 1500, 500, members=(members[:, :1500].mean(axis=0), oof))
+        off.append(found.accuracy)
+    truth = 1 - 0.01 * (0.6**3 + 3 * 0.6**2 * 0.4)
+    assert np.mean(off) == pytest.approx(truth, abs=4 * np.std(off) / len(off) ** 0.5)
+    assert np.std(off) < 1.6e-3
+
+
 @pytest.mark.parametrize("errors", [0, 1, 200])
 def test_what_is_expected_has_an_interval_whatever_was_found(errors: int) -> None:
     wrong = np.arange(200) < errors

@@ -93,10 +93,12 @@ def expected(
 ) -> Expected:
     """Tell a blend's accuracy on new rows from rows that score it, and from more rows that score its members.
 
-    A holdout is small, so much of what a blend scores there is whether its rows happen to be hard. How hard they are
-    shows in the members' own errors: what they have more there than out of fold is taken off, as a control variate with
-    the weight that leaves least variance (Lavenberg and Welch, 1981). The mean and variance that follow are those of a
-    beta distribution, half an error and half a success added (Jeffreys), and new rows are drawn by it: beta-binomial.
+    A holdout is small, so much of what a blend scores there is whether its rows happen to be hard. Its members err on
+    hard rows as well, and they have a score on many more: what is expected is the share of those and the holdout's rows
+    together that they get wrong, less what the blend gets wrong less than they on the holdout. That is a control
+    variate (Lavenberg and Welch, 1981) whose weight is not estimated by the same few errors, which would flatter. The
+    mean and variance that follow are those of a beta distribution, half an error and half a success added (Jeffreys),
+    and new rows are drawn by it: beta-binomial.
 
     Args:
         wrong: bool (n,), the rows that the blend gets wrong; at least 2, and none of them trained on.
@@ -111,10 +113,9 @@ def expected(
     if members:
         alone, oof = members
         single = 1 - oof.accuracy
-        (of_blend, shared), (_, of_members) = np.cov(wrong, alone) / n
-        noise = of_members + single * (1 - single) / oof.rows
-        weight = shared / noise if noise else 0.0
-        better, left = mean + weight * (single - float(alone.mean())), of_blend - weight * shared
+        weight = oof.rows / (oof.rows + n)
+        better = mean + weight * (single - float(alone.mean()))
+        left = float(np.var(wrong - weight * alone, ddof=1)) / n + weight**2 * single * (1 - single) / oof.rows
         if 0 < better < 1 and left > 0:  # else there is hardly an error anywhere
             mean, variance = better, left
     worth = mean * (1 - mean) / variance if variance else n  # so many rows of the blend's own would tell as much
