@@ -160,7 +160,7 @@ def run_alone(root: Path, *words: str, mount: str = "input/competitions/digit-re
 def test_the_script_alone_leaves_a_checked_submission_and_can_be_fetched(
     tmp_path: Path, kaggle: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = run_alone(tmp_path / "kaggle", "--epochs", "4", "--batch-size", "32", "--neighbours", "6")
+    shown = run_alone(tmp_path / "kaggle", "--epochs", "4", "--batch-size", "32", "--neighbours", "5")
     assert "\nneighbours: " in shown
     working = tmp_path / "kaggle" / "working"
     assert submission.check(working / "submission.csv", 359) == []

@@ -20,11 +20,11 @@ Flags = npt.NDArray[np.bool_]
 
 DOUBT = 0.05  # a digit less probable than this is not asked about
 NEAR = 300  # training images of a digit, by plain distance, that are compared by deformation at half the resolution
-NEARER = 50  # of these, the nearest then, that are compared by deformation as they are
+NEARER = 32  # of these, the nearest then, that are compared by deformation as they are
 SPEAKING = 3  # of these, the nearest then: fewer would believe a mistaken label
-REACH, PATCH = 2, 5  # pixels that a pixel may be moved by, either way; the side of its surroundings that are compared
+REACH, PATCH = 2, 5  # pixels that a pixel may be moved by; the side of its surroundings that are compared
 WORKERS = 8  # more would take longer to start than to ask
-START = 2.0  # seconds until a worker has blurred all that is known
+START = 1.0  # seconds until a worker has seen all that is known
 OFTEN = 0.02  # of the images are in doubt, as a rule
 
 
@@ -139,14 +139,15 @@ class _Asking:
     def __call__(self, number: int, reporter: engines.Reporter) -> Floats:
         distances = np.full(10, np.nan, np.float32)
         image, allowed = self.images[number : number + 1], self.allowed[self.circles[number]]
-        slopes, plain = gradients(image), _blurred(image)[0]
+        half = _halved(image)
+        slopes, plain = gradients(image), half.ravel()
         for digit in map(int, np.flatnonzero(self.doubts[number])):
             rows, blurred, coarse = self._of(digit)
             apart = np.square(blurred - plain).sum(axis=1)
             apart[~allowed[rows]] = np.inf
             near = np.argsort(apart, kind="stable")[: min(NEAR, np.isfinite(apart).sum())]
             there = np.ascontiguousarray(np.moveaxis(coarse[near], 0, -1))
-            apart = deformed(_halved(slopes), there, reach=REACH // 2, patch=PATCH // 2 + 1)
+            apart = deformed(gradients(half), there, reach=REACH // 2, patch=PATCH // 2 + 1)
             near = near[np.argsort(apart, kind="stable")[:NEARER]]
             apart = deformed(slopes, gradients(self.known[rows[near]]), reach=REACH, patch=PATCH)
             distances[digit] = np.sort(apart)[:SPEAKING].mean()
@@ -160,14 +161,15 @@ class _Asking:
         """A digit's rows, blurred, and their gradients at half the resolution, float32 (n, 2, 14, 14)."""
         if digit not in self._known:
             rows = np.flatnonzero(self.labels == digit)
-            blurred = _blurred(self.known[rows])
-            coarse = np.ascontiguousarray(np.moveaxis(_halved(gradients(self.known[rows])), -1, 0))
+            halves = _halved(self.known[rows])
+            blurred = halves.reshape(len(halves), -1)
+            coarse = np.ascontiguousarray(np.moveaxis(gradients(halves), -1, 0))
             self._known[digit] = rows, blurred, coarse
         return self._known[digit]
 
 
-def gradients(images: Pixels) -> Floats:
-    """Sobel's gradients, float32 (2, 28, 28, n), of uint8 (n, 28, 28): images last, to be reckoned abreast."""
+def gradients(images: Pixels | Floats) -> Floats:
+    """Sobel's gradients, float32 (2, side, side, n), of (n, side, side), 0 to 255: images last, reckoned abreast."""
     ink = np.moveaxis(images, 0, -1).astype(np.float32) / 255
 
     def along(axis: int) -> Floats:
@@ -186,7 +188,7 @@ def deformed(here: Floats, there: Floats, *, reach: int, patch: int) -> Floats:
     Args:
         here: float32 (2, side, side, 1), an image's gradients.
         there: float32 (2, side, side, n), those of others.
-        reach: pixels that a pixel may be moved by, either way.
+        reach: pixels that a pixel may be moved by, up or down and aside together.
         patch: side of the surroundings, odd, at least 3.
 
     Returns:
@@ -199,8 +201,11 @@ def deformed(here: Floats, there: Floats, *, reach: int, patch: int) -> Floats:
     apart, patches = np.empty((2, *least.shape), np.float32), np.empty_like(least)
     squares = np.zeros((side + 2 * edge, side + 2 * edge, others), np.float32)
     rows = np.empty((side, side + 2 * edge, others), np.float32)
-    for down, right in itertools.product(range(2 * reach + 1), repeat=2):
-        np.subtract(there[:, down : down + side, right : right + side], here, out=apart)
+    for down, right in itertools.product(range(-reach, reach + 1), repeat=2):
+        if abs(down) + abs(right) > reach:
+            continue
+        top, left = reach + down, reach + right
+        np.subtract(there[:, top : top + side, left : left + side], here, out=apart)
         np.square(apart, out=apart)
         np.add(apart[0], apart[1], out=squares[edge : edge + side, edge : edge + side])
         np.add(squares[:side], squares[1 : side + 1], out=rows)
@@ -220,17 +225,10 @@ def seconds(images: int) -> float:
     began = time.monotonic()
     for _ in range(4):
         deformed(gradients(blank[:1]), gradients(blank), reach=REACH, patch=PATCH)
-    digit = 2 * (time.monotonic() - began) / 4  # at half the resolution it takes about as long again
+    digit = 2 * (time.monotonic() - began) / 4  # choosing these takes about as long again
     return START + 2.2 * digit * OFTEN * images / min(WORKERS, engines.cores())
 
 
-def _halved(slopes: Floats) -> Floats:
-    """Gradients at half the resolution."""
-    total = slopes[:, ::2, ::2] + slopes[:, 1::2, ::2] + slopes[:, ::2, 1::2] + slopes[:, 1::2, 1::2]
-    return np.asarray(total / 4, np.float32)
-
-
-def _blurred(images: Pixels) -> Floats:
-    """Smoothed images at half the resolution as rows, float32 (n, 196), so that strokes side by side are near."""
-    soft = ndimage.gaussian_filter(images.astype(np.float32) / 255, (0, 1, 1))
-    return np.asarray(_halved(np.moveaxis(soft, 0, -1)[None])[0].reshape(196, -1).T, np.float32, order="C")
+def _halved(images: Pixels) -> Floats:
+    """Images at half the resolution, float32 (n, 14, 14), from 0 to 255."""
+    return images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4), dtype=np.float32)

@@ -155,7 +155,7 @@ RECIPES = {
             weight_decay=0.1,
             dropout=0.1,
             shift=0.07,
-            neighbours=6,
+            neighbours=5,
         ),
         Recipe(
             name="best",
@@ -169,7 +169,7 @@ RECIPES = {
             weight_decay=0.1,
             dropout=0.1,
             shift=0.07,
-            neighbours=6,
+            neighbours=5,
             precision="float32",  # the score counts here, and half-length numbers may cost a little
         ),
         Recipe(
