@@ -146,7 +146,7 @@ def test_nothing_is_begun_after_the_deadline(digits: Data, capsys: pytest.Captur
 def test_neither_holdout_nor_fold_is_judged_by_its_own_labels(
     digits: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = recipe.named("quick").changed(neighbours=5)
+    one = recipe.named("quick")
     split = folds.split(digits.labels, folds=one.folds, members=2, holdout=one.holdout, seed=0)
     held = digits.labels[split.holdout]
     of_fold = tuple(undecided(digits.labels[fold.out]) for fold in split.folds)
@@ -183,7 +183,7 @@ def test_neither_holdout_nor_fold_is_judged_by_its_own_labels(
 
 
 def test_without_weight_the_blend_stays(digits: Data, tmp_path: Path) -> None:
-    one = recipe.named("quick")
+    one = recipe.named("quick").changed(neighbours=0)
     split = folds.split(digits.labels, folds=one.folds, members=1, holdout=one.holdout, seed=0)
     nothing = np.empty((0, 10), np.float32)
     blend = Blend(nothing, nothing, nothing, (), (), (), (), [])

@@ -18,6 +18,7 @@ from digit_recognizer.recipe import Recipe
 
 Probabilities = npt.NDArray[np.float32]
 PREDICT_BATCH = 1000
+ROW = np.int32  # of row numbers: JAX has no int64, and would say so
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def train(
     if recipe.schedule == "plateau":
         callbacks.append(_Plateau())
     out_rows = np.arange(len(images), len(images) + len(out_images))
-    fold = backend.batches(out_rows, out_labels, size=PREDICT_BATCH)
+    fold = backend.batches(out_rows.astype(ROW), out_labels, size=PREDICT_BATCH)
     history: dict[str, list[float]] = {}
     draw = np.random.default_rng(seed)
     rows = np.arange(len(images))
@@ -99,7 +100,9 @@ def train(
         if piece:
             rows = resampled(losses(network, images, labels), recipe.resampling, draw)
         told = trainer.fit(
-            backend.batches(rows, labels[rows], size=recipe.batch_size, shuffle_seed=int(draw.integers(1 << 31))),
+            backend.batches(
+                rows.astype(ROW), labels[rows], size=recipe.batch_size, shuffle_seed=int(draw.integers(1 << 31))
+            ),
             initial_epoch=piece,
             epochs=piece + 1 if recipe.resampling else recipe.epochs,
             validation_data=fold,
@@ -151,7 +154,7 @@ def pace(recipe: Recipe, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.u
     began = time.monotonic()
     _, trainer = _trainer(recipe, images, images[:0], seed=0)
     clock = _Stopwatch(seconds)
-    rows = backend.batches(np.arange(len(images)), labels, size=recipe.batch_size, shuffle_seed=0)
+    rows = backend.batches(np.arange(len(images), dtype=ROW), labels, size=recipe.batch_size, shuffle_seed=0)
     trainer.fit(rows, callbacks=[clock], shuffle=False, verbose=0)
     return Pace(start=clock.first - began, step=(clock.last - clock.first) / max(clock.steps, 1))
 

@@ -62,7 +62,7 @@ class Recipe:
     shift: float = _setting("augmentation: largest shift, as a fraction of the side", 0, 1, 0.1)
     shear: float = _setting("augmentation: largest shear, degrees either way", 0, 60, 0)
     resampling: float = _setting("share of each epoch's rows drawn by their loss after the epoch before", 0, 1, 0)
-    neighbours: float = _setting("weight of the nearest training digits where the blend is in doubt", 0, 50, 0)
+    neighbours: float = _setting("weight of the nearest training digits where networks are in doubt", 0, 50, 0)
     precision: str = _choice("numbers to train with; auto by what the machine is fast at", PRECISIONS, "auto")
     seed: int = _setting("seed of the folds and of every member", 0, 2**32 - 1, 0)
 
@@ -142,6 +142,7 @@ RECIPES = {
             rotation=8,
             zoom=0.08,
             shift=0.05,
+            neighbours=5,
         ),
         Recipe(
             name="standard",
