@@ -95,10 +95,10 @@ def expected(
 
     A holdout is small, so much of what a blend scores there is whether its rows happen to be hard. Its members err on
     hard rows as well, and they have a score on many more: what is expected is the share of those and the holdout's rows
-    together that they get wrong, less what the blend gets wrong less than they on the holdout. That is a control
-    variate (Lavenberg and Welch, 1981) whose weight is not estimated by the same few errors, which would flatter. The
-    mean and variance that follow are those of a beta distribution, half an error and half a success added (Jeffreys),
-    and new rows are drawn by it: beta-binomial.
+    together that they get wrong, less what blending spares them on the holdout. That is a control variate (Lavenberg
+    and Welch, 1981) whose weight is not estimated by the same few errors, which would flatter. The mean and variance
+    that follow are those of a beta distribution, half an error and half a success added (Jeffreys), and new rows are
+    drawn by it: beta-binomial.
 
     Args:
         wrong: bool (n,), the rows that the blend gets wrong; at least 2, and none of them trained on.
