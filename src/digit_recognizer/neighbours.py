@@ -231,4 +231,4 @@ def seconds(images: int) -> float:
 
 def _halved(images: Pixels) -> Floats:
     """Images at half the resolution, float32 (n, 14, 14), from 0 to 255."""
-    return images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4), dtype=np.float32)
+    return np.asarray(images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4), dtype=np.float32))
