@@ -142,8 +142,8 @@ class _Asking:
         half = _halved(image)
         slopes, plain = gradients(image), half.ravel()
         for digit in map(int, np.flatnonzero(self.doubts[number])):
-            rows, blurred, coarse = self._of(digit)
-            apart = np.square(blurred - plain).sum(axis=1)
+            rows, halves, coarse = self._by_digit[digit]
+            apart = np.square(halves - plain).sum(axis=1)
             apart[~allowed[rows]] = np.inf
             near = np.argsort(apart, kind="stable")[: min(NEAR, np.isfinite(apart).sum())]
             there = np.ascontiguousarray(np.moveaxis(coarse[near], 0, -1))
@@ -154,18 +154,15 @@ class _Asking:
         return distances
 
     @functools.cached_property
-    def _known(self) -> dict[int, tuple[npt.NDArray[np.intp], Floats, Floats]]:
-        return {}
-
-    def _of(self, digit: int) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
-        """A digit's rows, blurred, and their gradients at half the resolution, float32 (n, 2, 14, 14)."""
-        if digit not in self._known:
+    def _by_digit(self) -> list[tuple[npt.NDArray[np.intp], Floats, Floats]]:
+        """Each digit's rows, their halved images as float32 (n, 196), and the gradients of these, (n, 2, 14, 14)."""
+        by_digit = []
+        for digit in range(10):
             rows = np.flatnonzero(self.labels == digit)
             halves = _halved(self.known[rows])
-            blurred = halves.reshape(len(halves), -1)
             coarse = np.ascontiguousarray(np.moveaxis(gradients(halves), -1, 0))
-            self._known[digit] = rows, blurred, coarse
-        return self._known[digit]
+            by_digit.append((rows, halves.reshape(-1, 196), coarse))
+        return by_digit
 
 
 def gradients(images: Pixels | Floats) -> Floats:
