@@ -140,14 +140,14 @@ class _Asking:
         distances = np.full(10, np.nan, np.float32)
         image, allowed = self.images[number : number + 1], self.allowed[self.circles[number]]
         half = _halved(image)
-        slopes, plain = gradients(image), half.ravel()
+        slopes, coarse_slopes = gradients(image), gradients(half)
         for digit in map(int, np.flatnonzero(self.doubts[number])):
             rows, halves, coarse = self._by_digit[digit]
-            apart = np.square(halves - plain).sum(axis=1)
+            apart = np.square(halves - half.ravel()).sum(axis=1)
             apart[~allowed[rows]] = np.inf
             near = np.argsort(apart, kind="stable")[: min(NEAR, np.isfinite(apart).sum())]
             there = np.ascontiguousarray(np.moveaxis(coarse[near], 0, -1))
-            apart = deformed(gradients(half), there, reach=REACH // 2, patch=PATCH // 2 + 1)
+            apart = deformed(coarse_slopes, there, reach=REACH // 2, patch=PATCH // 2 + 1)
             near = near[np.argsort(apart, kind="stable")[:NEARER]]
             apart = deformed(slopes, gradients(self.known[rows[near]]), reach=REACH, patch=PATCH)
             distances[digit] = np.sort(apart)[:SPEAKING].mean()
