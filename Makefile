@@ -5,7 +5,7 @@ PYTHON ?= python3
 IMAGE_PYTHON ?= $(if $(shell python3.12 --version 2>/dev/null),python3.12,$(PYTHON))
 VENV := .venv
 PY := $(VENV)/bin/python
-KIT := $(PY) -m digit_recognizer
+KIT := $(PY) -P -m digit_recognizer
 SETTINGS := NETWORK VIEW MEMBERS FOLDS EPOCHS HOLDOUT BATCH_SIZE SCHEDULE LEARNING_RATE WARMUP WEIGHT_DECAY DROPOUT \
             ROTATION ZOOM SHIFT SHEAR RESAMPLING NEIGHBOURS PRECISION SEED
 

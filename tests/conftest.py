@@ -89,7 +89,7 @@ def kit(*words: object, cwd: Path, **kwargs: object) -> subprocess.CompletedProc
 
 
 def one_line(text: str) -> str:
-    """The only line of a text."""
+    """Return an error's line, followed by its hint's where there is one; nothing else may be in the text."""
     lines = text.strip().splitlines()
-    assert len(lines) == 1, text
-    return lines[0]
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: ")), text
+    return "\n".join(lines)

@@ -65,5 +65,5 @@ def test_make_hands_its_options_on_as_they_were_given() -> None:
         ["sh", "-c", command.replace(".venv/bin/python", "printf '%s|'")], capture_output=True, text=True, timeout=60
     )
     assert printed.stdout == (
-        "-m|digit_recognizer|run|--data|it's here/a b.zip|--recipe|quick|--holdout|0|--batch-size|64|"
+        "-P|-m|digit_recognizer|run|--data|it's here/a b.zip|--recipe|quick|--holdout|0|--batch-size|64|"
     )

@@ -2,6 +2,9 @@
 
 import sys
 
+if not sys.flags.safe_path:
+    del sys.path[0]  # the current folder, which ``python -m`` adds: files in it are data and never code
+
 from digit_recognizer import cli
 
 sys.exit(cli.main())

@@ -17,7 +17,7 @@ from typing import Any
 
 from digit_recognizer import competition, credentials, data, files, sending, submission
 from digit_recognizer import recipe as recipes
-from digit_recognizer.errors import BadInput, KitError
+from digit_recognizer.errors import BadInput, KitError, printable
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.runs import Order
 
@@ -122,7 +122,9 @@ def _guarded(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> in
         parser.parse_args(words, given)
         return int(given.call(given) or 0)
     except KitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {printable(error.hint)}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         print(f"\ninterrupted; {getattr(given, 'interrupted', 'nothing was changed')}", file=sys.stderr)

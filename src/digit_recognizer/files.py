@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from digit_recognizer.errors import BadInput
 
@@ -66,13 +66,24 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         BlockingIOError: another process holds it and ``wait`` is False.
         BadInput: it cannot be made.
     """
+    with lock(path, wait=wait):
+        yield
+
+
+def lock(path: Path, *, wait: bool) -> IO[bytes]:
+    """Take the lock that ``locked`` holds, until the file returned is closed or the process ends."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("wb")
-    with file:
-        if sys.platform != "win32":
+        # A lock file is never truncated, and a symbolic link in its place is refused: it may lead to a user's file.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    file = os.fdopen(descriptor, "r+b", buffering=0)
+    if sys.platform != "win32":
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
+        except BaseException:
+            file.close()
+            raise
+    return file
 
 
 def folder(path: Path) -> Path:
@@ -93,11 +104,32 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file that this project wrote; ``BadInput`` where it cannot be read or is damaged."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that this project wrote; ``BadInput`` where it cannot be read or is damaged."""
     with explained(path):
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise BadInput(f"{path}: damaged, it is not valid JSON ({error}); remove its folder and run again") from error
+        value = json.loads(content)
+        if not isinstance(value, dict):
+            raise ValueError(f"expected an object, found {type(value).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise BadInput(
+            f"{path}: damaged, expected a JSON object ({error})", hint="remove its folder and run again"
+        ) from None
+    return value
+
+
+def safe_name(name: str, where: str) -> str:
+    """Return a name that is about to become part of a path, such as a run's, if it is a plain file name.
+
+    Args:
+        name: as found in a ledger, a kernel's output or on a command line.
+        where: the place it was found in, for the message.
+
+    Raises:
+        BadInput: it is empty or longer than 120 characters, contains a separator or a character that cannot be printed,
+            or begins or ends with a dot or a space.
+    """
+    if not 0 < len(name) <= 120 or set(name) & set("/\\:") or name.strip(". ") != name or not name.isprintable():
+        raise BadInput(f"{where}: expected a plain file name, found {name[:60]!a}")
+    return name

@@ -16,7 +16,6 @@ import itertools
 import os
 import platform
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,6 @@ from digit_recognizer import files
 from digit_recognizer.data import Data
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import Recipe
-
-if sys.platform != "win32":
-    import fcntl
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "scipy")
 
@@ -94,12 +90,12 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
     for folder in sorted((note.parent for note in home.glob("*/run.json")), reverse=True):
         if not (folder / "scores.json").exists() and _identity(folder) == wanted:
             try:
-                return Run(folder, _lock(folder), resumed=True)
+                return Run(folder, files.lock(folder / "lock", wait=False), resumed=True)
             except BlockingIOError:  # another process is at it
                 continue
     with files.explained(home):
         folder = _fresh(home, ("sample-" if data.sample else "") + recipe.name)
-        lock = _lock(folder)
+        lock = files.lock(folder / "lock", wait=False)
     about = {
         "identity": wanted,
         "train_rows": len(data.labels),
@@ -152,17 +148,6 @@ def _fresh(home: Path, stem: str) -> Path:
             continue
         break
     return folder
-
-
-def _lock(folder: Path) -> IO[bytes]:
-    """Hold the run until the file given is closed or the process ends; ``BlockingIOError`` where another holds it.
-
-    On Windows nothing is held, so two processes may go on with one run.
-    """
-    file = (folder / "lock").open("wb")
-    if sys.platform != "win32":
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return file
 
 
 def _identity(folder: Path) -> Any:
