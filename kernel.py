@@ -17,8 +17,9 @@ except ModuleNotFoundError as missing:
 
 
 def main(order: Order) -> None:
-    """Train what is ordered, and write a checked submission: after each network of those so far, at the end of all."""
+    """Train the recipe and write a checked submission: after each member of those so far, and at the end of all."""
     recipe = order.recipe
+    runs.check_outputs(order)
     digits = data.read(order.data, default=order.home / "data", cache=order.cache)
     print(f"data: {digits}")
 
@@ -26,24 +27,22 @@ def main(order: Order) -> None:
         digits.labels, folds=recipe.folds, members=recipe.members, holdout=recipe.holdout, seed=recipe.seed
     )
     run = runs.begin(order.home / "runs", recipe, digits)
-    print(f"recipe: {recipe}\nrun: runs/{run.name}{', gone on with' if run.resumed else ''}", flush=True)
+    print(f"recipe: {recipe}\nrun: runs/{run.name}{', resumed' if run.resumed else ''}", flush=True)
     file = order.home / "submissions" / f"{run.name}.csv"
 
     def write(blend: Blend) -> None:
         submission.write(file, blend.test.argmax(axis=1), also=order.also)
 
-    ensemble.train(recipe, digits, split, run, deadline=order.deadline, after_each=write)
-    blend = ensemble.blend(run, split, rows=len(digits.labels))
+    blend = ensemble.train(recipe, digits, split, run, deadline=order.deadline, after_each=write)
     blend = ensemble.with_neighbours(blend, recipe, digits, split, run, deadline=order.deadline)
-    scores = ensemble.scores(blend, split, digits.labels)
-    print(scores)
-
     write(blend)
-    report.draw(run.folder, blend.histories, scores.confusion, digits.test_images, blend.test)
+    scores = ensemble.scores(blend, recipe, split, digits)
     ledger.record(order.home / "submissions", ledger.of_run(run, scores, file))
     run.finish({"sample": digits.sample, **scores.as_json()})
+
+    print(scores)
+    print(report.draw(run.folder, blend.histories, scores.confusion, digits.test_images, blend.test))
     warning = "; a sample run, it cannot be submitted" if digits.sample else ""
-    print(f"pictures: runs/{run.name}/history.png, confusion.png, predictions.png")
     print(f"submission: submissions/{file.name}, {len(digits.test_images):,} rows, checked{warning}")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer import data, engines, ensemble, files, folds, ledger, recipe, submission
+from digit_recognizer import budget, data, engines, files, folds, ledger, recipe, submission
 from digit_recognizer.data import Data
 from digit_recognizer.progress import Progress
 from digit_recognizer.recipe import Recipe
@@ -107,13 +107,9 @@ def _kit_pace(one: Recipe, digits: Data) -> float:
 
 def _paces(one: Recipe, digits: Data) -> "list[member.Pace]":
     """What a member's start and step take with all workers busy."""
-    workers, threads = engines.share(one.members)
+    workers, _ = engines.share(one.members)
     split = folds.split(digits.labels, folds=one.folds, members=workers, holdout=one.holdout, seed=one.seed)
-    paces: list[member.Pace] = []
-    job = partial(ensemble._measure_pace, one, digits, split, SECONDS)
-    silent = Progress(0, 0, (), 0)
-    engines.run(job, range(workers), silent, workers=workers, threads=threads, done=lambda _, pace: paces.append(pace))
-    return paces
+    return budget.measure_paces(one, digits, split, range(workers), seconds=SECONDS)
 
 
 def _plain_pace(digits: Data) -> float:
@@ -175,11 +171,11 @@ def _estimated(one: Recipe, digits: Data) -> float:
     step, start = max(pace.step for pace in paces), max(pace.start for pace in paces)
     kept = len(digits.labels) * (1 - one.holdout)
     train, out = kept * (1 - 1 / one.folds), kept / one.folds
-    images = train + ensemble.PREDICTING * out
-    after = ensemble.PREDICTING * (len(digits.labels) - kept + out + len(digits.test_images))
+    images = train + budget.PREDICTING * out
+    after = budget.PREDICTING * (len(digits.labels) - kept + out + len(digits.test_images))
     member_seconds = start + step / one.batch_size * (one.epochs * images + after)
     workers, _ = engines.share(one.members)
-    asking = ensemble._asking(one, round(len(digits.labels) - kept + one.members * out) + len(digits.test_images))
+    asking = budget.rerank_seconds(one, round(len(digits.labels) - kept + one.members * out) + len(digits.test_images))
     return -(-one.members // workers) * member_seconds + asking
 
 

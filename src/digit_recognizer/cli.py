@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import io
 import os
 import re
 import runpy
@@ -117,6 +118,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _guarded(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
+    _make_printing_safe()
     given = argparse.Namespace()
     try:
         parser.parse_args(words, given)
@@ -129,13 +131,22 @@ def _guarded(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> in
     except KeyboardInterrupt:
         print(f"\ninterrupted; {getattr(given, 'interrupted', 'nothing was changed')}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
         where = _report(traceback.format_exc())
-        print(f"error: this should not happen: {type(error).__name__}: {error}{where}", file=sys.stderr)
+        print(f"error: internal error: {printable(f'{type(error).__name__}: {error}')}{where}", file=sys.stderr)
         return 1
+
+
+def _make_printing_safe() -> None:
+    """Let no character and no closed stream end a run: what cannot be encoded is printed as ``?``."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _report(text: str) -> str:
@@ -199,7 +210,10 @@ def _run(story: Story, given: argparse.Namespace) -> None:
         return
     home = Path.cwd()
     if given.data is None and not data.present(home / "data") and credentials.find():
+        began = time.monotonic()
         _download()
+        if deadline is not None:  # a budget is for training, and a network may be slow
+            deadline += time.monotonic() - began
     story(Order(recipe=recipe, data=given.data, home=home, cache=home / "runs" / "cache", deadline=deadline))
 
 

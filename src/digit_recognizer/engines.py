@@ -29,6 +29,10 @@ class Reporter:
     def __init__(self, pipe: connection.Connection, member: int) -> None:
         self._pipe, self._member, self._told = pipe, member, 0.0
 
+    def stage(self, text: str) -> None:
+        """What is done now, outside training steps."""
+        self._pipe.send(("stage", (self._member, text)))
+
     def batch(self, done: int, of: int, loss: float) -> None:
         """A training step is over: ``done`` of an epoch's ``of``, with the mean loss since the epoch began."""
         if time.monotonic() - self._told > 1 / MESSAGES_PER_SECOND:
@@ -123,13 +127,17 @@ def run(
                 pipe = idle.pop()
                 busy[pipe] = waiting.pop(0)
                 pipe.send(busy[pipe])
-            ready = set(connection.wait(busy)) if busy else set()
+            ready = set(connection.wait(busy, progress.refresh_seconds)) if busy else set()
+            if not ready:
+                progress.refresh()
             for pipe in busy.keys() & ready:
                 what, content = pipe.recv()
                 if what == "batch":
                     progress.batch(*content)
                 elif what == "epoch":
                     progress.epoch(*content)
+                elif what == "stage":
+                    progress.stage(*content)
                 elif what == "failed":
                     raise content
                 else:

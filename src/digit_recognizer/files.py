@@ -1,6 +1,7 @@
 """Write files whole or not at all; let one process at a time."""
 
 import errno
+import glob
 import json
 import os
 import sys
@@ -47,6 +48,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     try:
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale_parts(path)
             yield part
             if durable:
                 with part.open("rb") as written:
@@ -56,6 +58,18 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+def _remove_stale_parts(path: Path) -> None:
+    """Remove what processes that were killed left of ``path``."""
+    if sys.platform == "win32":  # where a process cannot be tested for without ending it
+        return
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError, ValueError):
+            try:
+                os.kill(int(part.name.split(".")[-2]), 0)
+            except ProcessLookupError:
+                part.unlink()
 
 
 @contextmanager
@@ -91,6 +105,15 @@ def folder(path: Path) -> Path:
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Raise ``BadInput`` where the folder ``path`` cannot be written, or cannot be made; it is not made here."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
+    if not there.is_dir():
+        raise BadInput(f"{there}: expected a folder, found a file", hint="move it, or change to another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise BadInput(f"{there}: cannot be written", hint="change its permissions, or change to another folder")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer import backend, networks
+from digit_recognizer import backend, files, networks
 from digit_recognizer.augment import RandomWarp
 from digit_recognizer.backend import keras
 from digit_recognizer.engines import Reporter
@@ -26,21 +26,21 @@ class Trained:
     """A member's network at its checkpoint, and what happened on the way.
 
     Attributes:
-        network: uncompiled keras.Model, raw pixels → logits.
+        network: uncompiled keras.Model at the checkpoint, raw pixels → logits, float32.
+        last_network: the same network with the weights after the last epoch, float32 too.
         history: figure → value for each epoch: loss, accuracy, val_loss, val_accuracy.
-        precision: what it was trained with; the network kept is of float32.
+        precision: what it was trained with.
         best_epoch: the epoch, counted from 1, that the checkpoint is of: of the least loss on the fold, among the last
             quarter where the rate makes one cycle. Before that it is high, the loss jumps, and the least is luck.
-        stopped: True where time was up before the last epoch.
-        out_at_last_epoch: float32 (k, 10), what the network said of the rows left out at its last epoch.
+        stopped: True where the deadline ended training before the last step of the last epoch.
     """
 
     network: Any
+    last_network: Any
     history: dict[str, list[float]]
     precision: str
     best_epoch: int
     stopped: bool
-    out_at_last_epoch: Probabilities
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ class Pace:
     Attributes:
         start: to build and compile a network, its first step included.
         step: a training step.
+        seconds: all that was measured.
     """
 
     start: float
     step: float
+    seconds: float
 
 
 def train(
@@ -80,13 +82,16 @@ def train(
         deadline: a time of ``time.monotonic`` after which no step begins.
 
     Raises:
-        KitError: the loss was never a number, as happens where the learning rate is far too high.
+        KitError: the loss was never finite, as happens where the learning rate is far too high.
+        BadInput: the checkpoint cannot be written.
     """
+    reporter.stage("building the network")
     network, trainer = _trainer(recipe, images, out_images, seed)
     precision = backend.precision(recipe.precision)
-    clock = _Deadline(deadline)
+    clock = _Deadline(deadline, recipe.epochs)
     first = recipe.epochs * 3 // 4 if recipe.schedule == "one-cycle" else 0
-    callbacks = [_Checkpoint(network, recipe, checkpoint, first), _Telling(reporter), clock]
+    keeper = _Checkpoint(network, recipe, checkpoint, first)
+    callbacks = [keeper, _Telling(reporter), clock]
     if recipe.schedule == "plateau":
         callbacks.append(_Plateau())
     out_rows = np.arange(len(images), len(images) + len(out_images))
@@ -118,11 +123,15 @@ def train(
     if len(judged) > first and np.isfinite(judged[first:]).any():
         judged[:first] = np.inf
     if not np.isfinite(judged).any():
-        raise KitError(f"after no epoch was the loss a number; lower LEARNING_RATE, which is {recipe.learning_rate:g}")
+        raise KitError(
+            "training diverged: the loss was NaN or infinite in every epoch",
+            hint=f"lower LEARNING_RATE, which is {recipe.learning_rate:g}",
+        )
     best_epoch = int(np.nanargmin(judged)) + 1
-    last = probabilities(network, out_images)
-    network = keras.models.load_model(checkpoint)
-    return Trained(network, history, precision, best_epoch, stopped=clock.over, out_at_last_epoch=last)
+    reporter.stage("predicting")
+    with files.explained(checkpoint):
+        best = keras.models.load_model(checkpoint)
+    return Trained(best, keeper.network, history, precision, best_epoch, stopped=clock.over)
 
 
 def losses(network: Any, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -150,13 +159,14 @@ def resampled(loss: npt.NDArray[np.float64], share: float, draw: np.random.Gener
 
 
 def pace(recipe: Recipe, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], *, seconds: float) -> Pace:
-    """Train a network that is thrown away, for some ``seconds``, and tell how long things take."""
+    """Train a network that is thrown away, for some ``seconds`` and at least two steps, and return how long it took."""
     began = time.monotonic()
     _, trainer = _trainer(recipe, images, images[:0], seed=0)
     clock = _Stopwatch(seconds)
     rows = backend.batches(np.arange(len(images), dtype=ROW), labels, size=recipe.batch_size, shuffle_seed=0)
-    trainer.fit(rows, callbacks=[clock], shuffle=False, verbose=0)
-    return Pace(start=clock.first - began, step=(clock.last - clock.first) / max(clock.steps, 1))
+    trainer.fit(rows, epochs=1_000_000, callbacks=[clock], shuffle=False, verbose=0)
+    step = (clock.last - clock.first) / clock.steps
+    return Pace(start=clock.first - began, step=step, seconds=time.monotonic() - began)
 
 
 def _trainer(
@@ -244,16 +254,18 @@ class _Checkpoint(keras.callbacks.ModelCheckpoint):
     def __init__(self, network: Any, recipe: Recipe, path: Path, first: int) -> None:
         super().__init__(str(path), monitor="val_loss", mode="min", save_best_only=True)
         self._first = first  # from here on epochs are not held against those before, which are kept until then
-        self._network, self._kept = network, networks.build(recipe.network, dropout=recipe.dropout, view=recipe.view)
+        self._trained, self._path = network, path
+        self.network = networks.build(recipe.network, dropout=recipe.dropout, view=recipe.view)
 
     def set_model(self, model: Any) -> None:
-        super().set_model(self._kept)
+        super().set_model(self.network)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._kept.set_weights(self._network.get_weights())
+        self.network.set_weights(self._trained.get_weights())
         if epoch == self._first:
             self.best = math.inf
-        super().on_epoch_end(epoch, logs)
+        with files.explained(self._path):
+            super().on_epoch_end(epoch, logs)
 
 
 class _Plateau(keras.callbacks.ReduceLROnPlateau):
@@ -270,14 +282,18 @@ class _Plateau(keras.callbacks.ReduceLROnPlateau):
 
 
 class _Deadline(keras.callbacks.Callback):
-    """Ends training once time is up; the epoch that is cut short is still judged and may be the best."""
+    """Ends training at the deadline; the epoch that it interrupts is still validated and may become the checkpoint."""
 
-    def __init__(self, deadline: float | None) -> None:
+    def __init__(self, deadline: float | None, epochs: int) -> None:
         super().__init__()
-        self._deadline, self.over = deadline, False
+        self._deadline, self._epochs, self._epoch, self.over = deadline, epochs, 0, False
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        last = self._epoch + 1 == self._epochs and batch + 1 == self.params["steps"]
+        if self._deadline is not None and not last and time.monotonic() > self._deadline:
             self.over = self.model.stop_training = True
 
 
@@ -286,12 +302,13 @@ class _Stopwatch(keras.callbacks.Callback):
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
-        self._seconds, self.first, self.last, self.steps = seconds, 0.0, 0.0, 0
+        self._seconds, self.first, self.last, self.steps = seconds, 0.0, 0.0, -1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        self.last, self.steps = time.monotonic(), batch
+        self.last = time.monotonic()
         self.first = self.first or self.last
-        self.model.stop_training = self.last - self.first > self._seconds
+        self.steps += 1
+        self.model.stop_training = self.steps > 0 and self.last - self.first > self._seconds
 
 
 class _Telling(keras.callbacks.Callback):

@@ -3,6 +3,8 @@
 Each picture is a PNG in the run's folder, drawn with matplotlib's object interface, which needs no screen.
 """
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digit_recognizer import files
+from digit_recognizer.errors import printable
 
 TRAINING, VALIDATION, QUIET = "#3b6ea5", "#d1742b", "#8a8a8a"
 ROWS, COLUMNS = 3, 10  # images in each half of the grid
@@ -21,8 +24,10 @@ def draw(
     confusion: npt.NDArray[np.intp],
     images: npt.NDArray[np.uint8],
     probabilities: npt.NDArray[np.float32],
-) -> None:
-    """Draw ``history.png``, ``confusion.png`` and ``predictions.png``.
+) -> str:
+    """Draw ``history.png``, ``confusion.png`` and ``predictions.png``, and return a line that says so.
+
+    A picture that cannot be drawn ends no run: the line says why instead.
 
     Args:
         folder: the run's folder.
@@ -30,17 +35,28 @@ def draw(
         confusion: integers (10, 10), labels down and answers across.
         images: uint8 (m, 28, 28), the test images.
         probabilities: float32 (m, 10), what the blend says of them.
-
-    Raises:
-        BadInput: the folder cannot be written.
     """
-    for name, figure in (
-        ("history", history(histories)),
-        ("confusion", confused(confusion)),
-        ("predictions", predictions(images, probabilities)),
-    ):
-        with files.replacing(folder / f"{name}.png") as part:
-            figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
+    figures: dict[str, Callable[[], Any]] = {
+        "history.png": lambda: history(histories),
+        "confusion.png": lambda: confused(confusion),
+        "predictions.png": lambda: predictions(images, probabilities),
+    }
+    try:
+        for name, figure in figures.items():
+            with files.replacing(folder / name) as part:
+                figure().savefig(part, format="png", dpi=110, metadata={"Software": None})
+    except Exception as error:
+        return f"pictures: not drawn, {printable(f'{type(error).__name__}: {error}')}"
+    return f"pictures: runs/{folder.name}/{', '.join(figures)}"
+
+
+def drawable() -> str:
+    """Why pictures cannot be drawn here; empty where they can."""
+    try:
+        _blank(1, 1)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def history(histories: list[dict[str, list[float]]]) -> Any:
@@ -106,7 +122,11 @@ def predictions(images: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.flo
 
 
 def _blank(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
+    except ValueError:  # MPLBACKEND names a backend that is not there, and no backend is needed here
+        del os.environ["MPLBACKEND"]
+        from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 

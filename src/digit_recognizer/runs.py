@@ -2,11 +2,10 @@
 
 runs/<run>/
     run.json           recipe, data, versions, commit, machine, when
-    members/00/        network.keras (the checkpoint), history.json, member.json,
-                       fold.npy, fold-last-epoch.npy, holdout.npy, test.npy (probabilities)
+    members/00/        what training a member leaves (see members.py)
     oof.npy            float32 (n, 10): out-of-fold probabilities, NaN where no member left the row out
-    holdout.npy, test.npy   float32 (·, 10): the blend's; all three with neighbours asked, a member's own without
-    scores.json        written last: a run without it is not finished and is gone on with
+    holdout.npy, test.npy   float32 (·, 10): the blend's; all three re-ranked, a member's own are not
+    scores.json        written when all else is stored: a run without it is incomplete and is resumed
 """
 
 import dataclasses
@@ -15,18 +14,23 @@ import importlib.metadata
 import itertools
 import os
 import platform
+import re
+import shutil
 import subprocess
+import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import digit_recognizer
-from digit_recognizer import files
+from digit_recognizer import files, ledger, members, report
 from digit_recognizer.data import Data
-from digit_recognizer.errors import BadInput
+from digit_recognizer.errors import BadInput, printable
 from digit_recognizer.recipe import Recipe
 
+_FRESH = re.compile(r"-\d{8}-\d{6}(-\d+)?$")  # the end of a run's name: when it began
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "scipy")
 
 
@@ -51,6 +55,20 @@ class Order:
     deadline: float | None = None
 
 
+def check_outputs(order: Order) -> None:
+    """Check before training what is needed after it: the ledger can be read, folders written, pictures drawn.
+
+    Raises:
+        BadInput: the ledger is damaged, or a folder cannot be written.
+    """
+    ledger.read(order.home / "submissions")
+    places = [order.home / "runs", order.home / "submissions", *([order.also.parent] if order.also else [])]
+    for place in places:
+        files.check_writable(place)
+    if reason := report.drawable():
+        print(f"warning: no pictures will be drawn, {printable(reason)}", file=sys.stderr)
+
+
 class Run:
     """An open run; while it is open no other process goes on with it.
 
@@ -72,13 +90,13 @@ class Run:
         return self.folder / "members" / f"{index:02}"
 
     def finish(self, scores: dict[str, Any]) -> None:
-        """Write the scores and let go of the run."""
+        """Write the scores, which makes the run complete, and release its lock."""
         files.write_json(self.folder / "scores.json", scores)
         self._lock.close()
 
 
 def begin(home: Path, recipe: Recipe, data: Data) -> Run:
-    """Go on with an unfinished run of the same recipe, data, code and versions, or begin a new one.
+    """Resume an incomplete run of the same recipe, data, code and versions, or begin a new one.
 
     Args:
         home: the folder of all runs.
@@ -87,40 +105,68 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
         BadInput: the folder cannot be written.
     """
     wanted = identity(recipe, data)
-    for folder in sorted((note.parent for note in home.glob("*/run.json")), reverse=True):
-        if not (folder / "scores.json").exists() and _identity(folder) == wanted:
-            try:
-                return Run(folder, files.lock(folder / "lock", wait=False), resumed=True)
-            except BlockingIOError:  # another process is at it
-                continue
-    with files.explained(home):
-        folder = _fresh(home, ("sample-" if data.sample else "") + recipe.name)
-        lock = files.lock(folder / "lock", wait=False)
-    about = {
-        "identity": wanted,
-        "train_rows": len(data.labels),
-        "test_rows": len(data.test_images),
-        "source": str(data.source),
-        "commit": commit(),
-        "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
-        "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-    files.write_json(folder / "run.json", about)
+    stem = ("sample-" if data.sample else "") + recipe.name
+    with files.locked(home / ".lock"):  # a run's folder is made whole while this is held
+        for folder in sorted(home.iterdir(), reverse=True):
+            if run := _resumed(folder, wanted):
+                return run
+        with files.explained(home):
+            folder = _fresh(home, stem)
+            lock = files.lock(folder / "lock", wait=False)
+        about = {
+            "identity": wanted,
+            "train_rows": len(data.labels),
+            "test_rows": len(data.test_images),
+            "source": str(data.source),
+            "commit": commit(),
+            "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+            "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        files.write_json(folder / "run.json", about)
     return Run(folder, lock, resumed=False)
 
 
-def finished(home: Path, recipe: Recipe, data: Data) -> Path | None:
-    """The folder of a finished run of the same recipe, data, code and versions; None where there is none.
+def _resumed(folder: Path, wanted: dict[str, Any]) -> Run | None:
+    """The run in ``folder``, locked, if it is incomplete, of this identity and not used by another process.
 
-    A run that a budget cut short, in members or in epochs, is not one.
+    A folder that a process was killed in the middle of making is removed.
+    """
+    if _FRESH.search(folder.name):
+        with suppress(OSError):
+            names = [path.name for path in folder.iterdir()]
+            if all(name == "lock" or name.startswith(".run.json.") for name in names):
+                shutil.rmtree(folder)
+    if (folder / "scores.json").exists() or _identity(folder) != wanted:
+        return None
+    try:
+        lock = files.lock(folder / "lock", wait=False)
+    except (BlockingIOError, BadInput):  # another process uses it, or it cannot be written
+        return None
+    if (folder / "scores.json").exists() or not os.access(folder, os.W_OK):  # completed meanwhile, or read-only
+        lock.close()
+        return None
+    for part in folder.rglob(".*.part"):
+        with suppress(OSError):
+            part.unlink()
+    return Run(folder, lock, resumed=True)
+
+
+def finished(home: Path, recipe: Recipe, data: Data) -> Path | None:
+    """The folder of a complete run of the same recipe, data, code and versions; None where there is none.
+
+    A run that a budget truncated, in members or in epochs, is not complete, and neither is one with a damaged member.
     """
     wanted = identity(recipe, data)
     for note in sorted(home.glob("*/scores.json")):
-        if _identity(note.parent) == wanted:
-            members = [files.read_json(record) for record in note.parent.glob("members/*/member.json")]
-            whole = [one for one in members if one["epochs"] == recipe.epochs and not one["stopped"]]
-            if len(whole) == recipe.members:
-                return note.parent
+        if _identity(note.parent) != wanted:
+            continue
+        try:
+            files.read_json(note)
+            stored = [members.read(note.parent / "members" / f"{index:02}") for index in range(recipe.members)]
+        except BadInput:
+            continue
+        if all(member.complete(recipe) for member in stored):
+            return note.parent
     return None
 
 
@@ -152,8 +198,8 @@ def _fresh(home: Path, stem: str) -> Path:
 
 def _identity(folder: Path) -> Any:
     try:
-        return files.read_json(folder / "run.json")["identity"]
-    except (BadInput, KeyError, TypeError):
+        return files.read_json(folder / "run.json").get("identity")
+    except BadInput:
         return None
 
 

@@ -89,33 +89,36 @@ def expected(
     wrong: npt.NDArray[np.bool_],
     rows: int,
     public_rows: int,
-    members: tuple[npt.NDArray[np.float64], Score] | None = None,
+    members: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None,
 ) -> Expected:
-    """Tell a blend's accuracy on new rows from rows that score it, and from more rows that score its members.
+    """Estimate a blend's accuracy on new rows from rows that score it, and from more rows that score its members.
 
     A holdout is small, so much of what a blend scores there is whether its rows happen to be hard. Its members err on
-    hard rows as well, and they have a score on many more: what is expected is the share of those and the holdout's rows
-    together that they get wrong, less what blending spares them on the holdout. That is a control variate (Lavenberg
-    and Welch, 1981) whose weight is not estimated by the same few errors, which would flatter. The mean and variance
-    that follow are those of a beta distribution, half an error and half a success added (Jeffreys), and new rows are
-    drawn by it: beta-binomial.
+    hard rows as well, and they are scored on many more rows: the estimate is the share of all these rows that a member
+    gets wrong, less what blending saves on the holdout. That is a control variate (Lavenberg and Welch, 1981) whose
+    weight is the share of rows; estimated from the same few errors, it would be biased. A row that several members left
+    out is one row: the variance of the members' errors is that of a ratio of sums over rows (Cochran, 1977, 6.4). The
+    mean and variance that follow are those of a beta distribution, half an error and half a success added (Jeffreys),
+    and new rows are drawn by it: beta-binomial.
 
     Args:
         wrong: bool (n,), the rows that the blend gets wrong; at least 2, and none of them trained on.
         rows, public_rows: how many new rows, and how many of them the public score is of.
-        members: float (n,), the share of the members that get each row wrong; and their score on the other rows that
-            each left out.
+        members: float (n,), the share of the members that get each of these rows wrong; float (k,) and (k,), of each
+            other row, how many of the members that left it out get it wrong, and how many left it out. All three are
+            of the same networks.
     """
-    from scipy.stats import betabinom  # slow to import, and `make scores` has no time
+    from scipy.stats import betabinom  # slow to import, and not needed for `make scores`
 
     n, mean = len(wrong), float(wrong.mean())
     variance = mean * (1 - mean) / n
     if members:
-        alone, oof = members
-        single = 1 - oof.accuracy
-        weight = oof.rows / (oof.rows + n)
+        alone, failures, times = members
+        single = float(failures.sum() / times.sum())
+        weight = len(times) / (len(times) + n)
         better = mean + weight * (single - float(alone.mean()))
-        left = float(np.var(wrong - weight * alone, ddof=1)) / n + weight**2 * single * (1 - single) / oof.rows
+        outside = float(np.square(failures - single * times).sum() / times.sum() ** 2)
+        left = float(np.var(wrong - weight * alone, ddof=1)) / n + weight**2 * outside
         if 0 < better < 1 and left > 0:  # else there is hardly an error anywhere
             mean, variance = better, left
     worth = mean * (1 - mean) / variance if variance else n  # so many rows of the blend's own would tell as much

@@ -206,6 +206,9 @@ class _Reports(engines.Reporter):
     def __init__(self, reporter: engines.Reporter, trial: optuna.Trial) -> None:
         self._reporter, self._trial = reporter, trial
 
+    def stage(self, text: str) -> None:
+        self._reporter.stage(text)
+
     def batch(self, done: int, of: int, loss: float) -> None:
         self._reporter.batch(done, of, loss)
 

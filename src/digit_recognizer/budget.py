@@ -1,0 +1,108 @@
+"""What a budget leaves room for: members and epochs, planned from the pace that is measured first."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from digit_recognizer import engines
+from digit_recognizer.data import Data
+from digit_recognizer.errors import BadInput
+from digit_recognizer.folds import Split
+from digit_recognizer.progress import Progress, duration
+from digit_recognizer.recipe import Recipe
+
+if TYPE_CHECKING:
+    from digit_recognizer import member
+
+PREDICTING = 0.45  # time to predict an image, as a share of the time to train on one
+AT_THE_END = 3.0  # seconds to blend, score, write, check and draw
+MARGIN = 0.05  # of what is left, kept free because the pace varies
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What fits before the deadline.
+
+    Attributes:
+        members: how many more members to train.
+        epochs: of each.
+        member_seconds: what a member takes, from its start to its record.
+        last_step: a time of ``time.monotonic`` after which no training step begins.
+    """
+
+    members: int
+    epochs: int
+    member_seconds: float
+    last_step: float
+
+
+def plan(recipe: Recipe, data: Data, split: Split, kept: int, missing: Sequence[int], deadline: float) -> Plan:
+    """Measure the pace with all workers busy, as they will be, and plan what fits before the deadline.
+
+    Args:
+        recipe, data, split: what is to be trained.
+        kept: how many members are trained already.
+        missing: the members that are not, at least one.
+        deadline: a time of ``time.monotonic`` by which the run is to end.
+
+    Raises:
+        BadInput: nothing fits, and no member is trained yet.
+    """
+    began = time.monotonic()
+    workers, _ = engines.share(recipe.members)
+    paces = measure_paces(recipe, data, split, missing[:workers], seconds=min(8.0, (deadline - began) / 25))
+    step, start = max(pace.step for pace in paces), max(pace.start for pace in paces)
+    loading = max(0.0, time.monotonic() - began - max(pace.seconds for pace in paces))  # TensorFlow, in a new worker
+    fold = split.folds[0]
+    predicted = step / recipe.batch_size * PREDICTING
+    epoch = step * max(1, len(fold.train) // recipe.batch_size) + predicted * len(fold.out)
+    # Two more functions are compiled after training: to predict by the last weights and by the checkpoint.
+    rows = 2 * (len(fold.out) + len(split.holdout)) + len(data.test_images)
+    after_training = start + predicted * rows
+    scored = (kept + len(missing)) * len(fold.out) + len(split.holdout) + len(data.test_images)
+    at_the_end = AT_THE_END + rerank_seconds(recipe, scored)
+    last_step = deadline - after_training - at_the_end
+    left = (1 - MARGIN) * (deadline - time.monotonic()) - loading - at_the_end
+    fitting = (left - 2 * start - after_training) / epoch  # epochs; training and validation are compiled first
+    if fitting <= 0 and not kept:
+        needed = duration(time.monotonic() - began + loading + 3 * start + at_the_end)
+        raise BadInput(
+            f"budget: too short to train anything; start-up, prediction and scoring alone take about {needed} here",
+            hint="give more BUDGET",
+        )
+    epochs = max(1, min(recipe.epochs, int(fitting)))
+    seconds = 2 * start + epochs * epoch + after_training
+    members = min(len(missing), workers * max(1, int(left / seconds))) if fitting > 0 else 0
+    return Plan(members, epochs, seconds, last_step)
+
+
+def measure_paces(
+    recipe: Recipe, data: Data, split: Split, members: Sequence[int], *, seconds: float
+) -> "list[member.Pace]":
+    """Train these members for some ``seconds`` at once, and return how long their start and their steps took."""
+    workers, threads = engines.share(recipe.members)
+    paces: list[member.Pace] = []
+    job = partial(_measure_pace, recipe, data, split, seconds)
+    silent = Progress(0, 0, (), 0)
+    engines.run(job, members, silent, workers=workers, threads=threads, done=lambda _, pace: paces.append(pace))
+    return paces
+
+
+def _measure_pace(
+    recipe: Recipe, data: Data, split: Split, seconds: float, index: int, reporter: engines.Reporter
+) -> "member.Pace":
+    from digit_recognizer import member  # TensorFlow is imported here, in the worker
+
+    rows = split.folds[index].train
+    return member.pace(recipe.of_member(index), data.images[rows], data.labels[rows], seconds=seconds)
+
+
+def rerank_seconds(recipe: Recipe, images: int) -> float:
+    """How long it takes to re-rank the ambiguous ones of so many predictions."""
+    if not recipe.neighbours:
+        return 0.0
+    from digit_recognizer import neighbours
+
+    return neighbours.seconds(images)
