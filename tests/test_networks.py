@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digit_recognizer import backend, networks
+from digit_recognizer import networks
 from digit_recognizer.augment import RandomWarp
 from digit_recognizer.backend import keras
 from digit_recognizer.recipe import NETWORKS, VIEWS
@@ -218,34 +218,3 @@ def test_half_precision_computes_much_the_same_with_weights_in_float32(numbers: 
         assert mine.dtype == np.float32
         np.testing.assert_allclose(mine, its, atol=0.02, rtol=0.05)  # the means have moved alike
     assert keras.config.dtype_policy().name == "float32"
-
-
-@pytest.mark.parametrize(
-    ("devices", "flags", "capability", "decided"),
-    [
-        (["cpu:0"], "fpu avx512f", "", "float32"),
-        (["cpu:0"], "fpu avx512f avx512_bf16", "", "bfloat16"),
-        (["cpu:0"], "fpu amx_bf16", "", "bfloat16"),
-        (["gpu:0", "gpu:1"], "fpu", "7.5\n7.5\n", "float16"),
-        (["gpu:0"], "fpu", "9.0\n", "bfloat16"),
-        (["gpu:0"], "fpu avx512_bf16", "6.0\n", "float32"),
-        (["gpu:0"], "fpu", None, "float32"),
-        (["tpu:0"], "fpu", None, "bfloat16"),
-    ],
-)
-def test_the_machine_decides_the_precision(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    devices: list[str],
-    flags: str,
-    capability: str | None,
-    decided: str,
-) -> None:
-    driver = tmp_path / "nvidia-smi"
-    driver.write_text(f"#!/bin/sh\nprintf '{capability}'\n" if capability is not None else "#!/bin/sh\nexit 9\n")
-    driver.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(keras.distribution, "list_devices", lambda: devices)
-    monkeypatch.setattr(backend, "_instructions", lambda: set(flags.split()))
-    assert backend.precision("auto") == decided
-    assert backend.precision("float16") == "float16"

@@ -1,23 +1,23 @@
-"""Start Keras: the one door through which it, and TensorFlow behind it, come in.
+"""Import Keras, and TensorFlow behind it, with settings that do not depend on the user's files.
 
-Its start-up talk (which instructions it uses, which GPU it did not find) is held back; all else is passed on.
-What depends on the machine or the backend stands here too: the precision, batch normalisation in one op, and how rows
-come to a network.
+Their start-up messages (which instructions they use, which GPU they did not find) are held back; all others are passed
+on. What depends on the backend stands here too: batch normalisation in one op, and how rows are fed to a network.
 """
 
 import logging
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from digit_recognizer import numerics
+from digit_recognizer.numerics import resolved_precision as precision
 
 _CHATTER = re.compile(
     rb"All log messages before absl::InitializeLog|oneDNN custom operations|Could not find cuda drivers"
@@ -46,9 +46,30 @@ def _chatter_held_back() -> Iterator[None]:
             os.close(screen)
 
 
-with _chatter_held_back():
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Keep ``keras.json`` and the variables that shorten a training from what imports Keras within."""
+    os.environ["KERAS_BACKEND"] = numerics.keras_backend()
+    for name in numerics.REMOVED:
+        os.environ.pop(name, None)
+    home = os.environ.get("KERAS_HOME")
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["KERAS_HOME"] = empty
+        try:
+            yield
+        finally:
+            del os.environ["KERAS_HOME"]
+            if home is not None:
+                os.environ["KERAS_HOME"] = home
+
+
+with _chatter_held_back(), _own_settings():
     import keras
 
+    # The same where a notebook imported Keras before.
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
     keras.ops.zeros(1)  # the device starts, and talks, at the first operation
     with suppress(ImportError):  # Keras calls on it whatever the backend, later and as talkative
         import tensorflow
@@ -100,47 +121,6 @@ class _Batches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         if self._draw:
             self._draw.shuffle(self._rows)
-
-
-def precision(asked: str) -> str:
-    """Decide what numbers a network is trained with here: float32, bfloat16 or float16.
-
-    Half-length ones (with weights in float32) where the machine multiplies them faster: bfloat16 on TPUs, on GPUs of
-    compute capability 8 and on processors with instructions for it; float16 on GPUs of capability 7, such as the T4.
-
-    Args:
-        asked: one of ``recipe.PRECISIONS``; all but ``auto`` are given back as they are.
-    """
-    if asked != "auto":
-        return asked
-    device = keras.distribution.list_devices()[0].partition(":")[0]
-    if device == "tpu":
-        return "bfloat16"
-    if device in ("gpu", "cuda"):
-        capability = _capability()
-        return "bfloat16" if capability >= 8 else "float16" if capability >= 7 else "float32"
-    # XLA, by which JAX computes, gains nothing by it on processors.
-    fast = keras.backend.backend() == "tensorflow" and _instructions() & {"avx512_bf16", "amx_bf16"}
-    return "bfloat16" if fast else "float32"
-
-
-def _capability() -> float:
-    """The compute capability of the NVIDIA GPU that is least able; 0 where the driver does not tell."""
-    words = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-    try:
-        told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30).stdout
-        return min(float(line) for line in told.split())
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return 0
-
-
-def _instructions() -> set[str]:
-    """The processor's flags, as Linux tells them; none elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 @contextmanager
