@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import digit_recognizer
-from digit_recognizer import files, ledger, members, report
+from digit_recognizer import files, ledger, members, numerics, report
 from digit_recognizer.data import Data
 from digit_recognizer.errors import BadInput, printable
 from digit_recognizer.recipe import Recipe
@@ -171,7 +171,7 @@ def finished(home: Path, recipe: Recipe, data: Data) -> Path | None:
 
 
 def identity(recipe: Recipe, data: Data) -> dict[str, Any]:
-    """Give all that two runs share if one may go on with the other, as plain values."""
+    """Return what two runs share if one may resume the other, as plain values."""
     return {
         "recipe": dataclasses.asdict(recipe),
         "recipe_digest": recipe.digest,
@@ -179,7 +179,9 @@ def identity(recipe: Recipe, data: Data) -> dict[str, Any]:
         "sample": data.sample,
         "code": code(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "backend": numerics.keras_backend(),
+        "precision": numerics.resolved_precision(recipe.precision),
+        "environment": numerics.environment(),
     }
 
 
