@@ -164,13 +164,16 @@ def test_the_output_is_plain_lines_that_say_how_far_it_is(trained: tuple[Path, s
     _, output = trained
     assert "\r" not in output
     assert "\x1b" not in output
+    assert "starting 2 workers; " in output
+    assert (
+        "* a member's lowest validation loss so far\nmember  epoch    loss  val loss   val acc  time left\n" in output
+    )
     epochs = re.findall(
-        r"^member (\d)/2  epoch (\d)/8  loss \d\.\d{4}  fold: loss \d\.\d{4}[* ] accuracy [01]\.\d{4}( +\d.* left)?$",
-        output,
-        re.MULTILINE,
+        r"^   (\d)/2    (\d)/8  \d\.\d{4}    \d\.\d{4}[* ]   [01]\.\d{4}(  \d+ s)?$", output, re.MULTILINE
     )
     assert sorted((m, e) for m, e, _ in epochs) == [(str(m), str(e)) for m in (1, 2) for e in range(1, 9)]
     assert all(left for _, _, left in epochs[:-1])
+    assert len(re.findall(r"^member \d/2 trained in \d+ s", output, re.MULTILINE)) == 2
     assert re.search(r"^holdout, blend of 2: \d+ of 144 rows wrong, accuracy 0\.\d{5} \(95 %: ", output, re.MULTILINE)
 
 
@@ -207,7 +210,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(short: Path, tmp_pa
     wait_for(lambda: not workers_in(tmp_path))
     again = kit("run", *SHORT, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "gone on with" in again.stdout
+    assert ", resumed" in again.stdout
     assert "member 1/2  kept from before" in again.stdout
     assert submission_of(tmp_path) == submission_of(short)
     assert not list(tmp_path.rglob("*.part"))
@@ -250,7 +253,7 @@ def test_on_a_terminal_a_line_moves_and_ctrl_c_ends_in_one_line(tmp_path: Path) 
             if not chunk:
                 break
             seen += chunk
-        if not interrupted and seen.count(b"\r\x1b[K") > 3:
+        if not interrupted and seen.count(b" step ") > 3:
             os.write(terminal, b"\x03")
             interrupted = True
     _, status = os.waitpid(child, 0)

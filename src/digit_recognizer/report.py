@@ -4,7 +4,9 @@ Each picture is a PNG in the run's folder, drawn with matplotlib's object interf
 """
 
 import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +124,16 @@ def predictions(images: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.flo
 
 
 def _blank(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ValueError:  # MPLBACKEND names a backend that is not there, and no backend is needed here
-        del os.environ["MPLBACKEND"]
-        from matplotlib.figure import Figure
+    if "matplotlib" not in sys.modules:
+        # A backend in MPLBACKEND that is not there would stop the import, and no backend is needed here.
+        backend = os.environ.pop("MPLBACKEND", None)
+        import matplotlib
+
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+            with suppress(ValueError):
+                matplotlib.rcParams["backend"] = backend
+    from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 

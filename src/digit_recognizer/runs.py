@@ -107,7 +107,10 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
     wanted = identity(recipe, data)
     stem = ("sample-" if data.sample else "") + recipe.name
     with files.locked(home / ".lock"):  # a run's folder is made whole while this is held
-        for folder in sorted(home.iterdir(), reverse=True):
+        folders = sorted(home.iterdir(), reverse=True)
+        for folder in folders:
+            _remove_if_unmade(folder)
+        for folder in folders:
             if run := _resumed(folder, wanted):
                 return run
         with files.explained(home):
@@ -126,16 +129,17 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
     return Run(folder, lock, resumed=False)
 
 
-def _resumed(folder: Path, wanted: dict[str, Any]) -> Run | None:
-    """The run in ``folder``, locked, if it is incomplete, of this identity and not used by another process.
-
-    A folder that a process was killed in the middle of making is removed.
-    """
+def _remove_if_unmade(folder: Path) -> None:
+    """Remove a run's folder whose making was interrupted before its ``run.json`` was there."""
     if _FRESH.search(folder.name):
         with suppress(OSError):
             names = [path.name for path in folder.iterdir()]
             if all(name == "lock" or name.startswith(".run.json.") for name in names):
                 shutil.rmtree(folder)
+
+
+def _resumed(folder: Path, wanted: dict[str, Any]) -> Run | None:
+    """The run in ``folder``, locked, if it is incomplete, of this identity and not used by another process."""
     if (folder / "scores.json").exists() or _identity(folder) != wanted:
         return None
     try:

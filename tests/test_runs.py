@@ -1,0 +1,198 @@
+"""Run folders: which is resumed, whatever lies beside it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from digit_recognizer import data, files, runs
+from digit_recognizer.errors import BadInput
+from digit_recognizer.recipe import named
+
+DIGITS = data.Data(
+    np.zeros((20, 28, 28), np.uint8),
+    np.arange(20, dtype=np.uint8) % 10,
+    np.zeros((5, 28, 28), np.uint8),
+    Path("files"),
+    False,
+    "0" * 16,
+)
+RECIPE = named("quick")
+
+
+def begin(home: Path, *, end: bool = True) -> tuple[str, bool]:
+    """Begin or resume a run, and leave it as a process that is killed would."""
+    run = runs.begin(home, RECIPE, DIGITS)
+    if end:
+        run._lock.close()
+    return run.name, run.resumed
+
+
+def test_an_incomplete_run_is_resumed_and_a_complete_one_is_not(tmp_path: Path) -> None:
+    first = begin(tmp_path)[0]
+    assert begin(tmp_path) == (first, True)
+    runs.begin(tmp_path, RECIPE, DIGITS).finish({})
+    again, resumed = begin(tmp_path)
+    assert again != first
+    assert not resumed
+    runs.begin(tmp_path, RECIPE.changed(seed=1), DIGITS).finish({})
+    assert begin(tmp_path) == (again, True)
+
+
+def test_a_run_that_is_open_is_left_alone(tmp_path: Path) -> None:
+    open_run = runs.begin(tmp_path, RECIPE, DIGITS)
+    name, resumed = begin(tmp_path)
+    assert (name != open_run.name, resumed) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff", b"{}", b"[]", b"1", b"null", b"[" * 100_000, b'{"identity": null}', b'{"identity": ' + b"9" * 5000],
+)
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_damaged_run_stops_no_other(content: bytes, complete: bool, tmp_path: Path) -> None:
+    first = begin(tmp_path)[0]
+    (tmp_path / first / "run.json").write_bytes(content)
+    if complete:
+        (tmp_path / first / "scores.json").write_bytes(content)
+    second, resumed = begin(tmp_path)
+    assert not resumed
+    assert begin(tmp_path) == (second, True)
+    assert runs.finished(tmp_path, RECIPE, DIGITS) is None
+    assert (tmp_path / first / "run.json").read_bytes() == content, "it is the user's to remove"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff"])
+def test_a_complete_run_with_a_damaged_record_is_not_taken_for_one(content: bytes, tmp_path: Path) -> None:
+    run = runs.begin(tmp_path, RECIPE, DIGITS)
+    for index in range(RECIPE.members):
+        files.write_bytes(run.member(index) / "member.json", content)
+    run.finish({})
+    assert runs.finished(tmp_path, RECIPE, DIGITS) is None
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    name = begin(tmp_path)[0]
+    (tmp_path / name / "members" / "00").mkdir(parents=True)
+    parts = [tmp_path / name / ".oof.npy.1.part", tmp_path / name / "members" / "00" / ".fold.npy.1.part"]
+    for part in parts:
+        part.write_text("")
+    empty, locked, began = (tmp_path / f"quick-20261125-02000{i}" for i in range(3))
+    for folder in (empty, locked, began):
+        folder.mkdir()
+    for folder in (locked, began):
+        (folder / "lock").write_text("")
+    (began / ".run.json.77.part").write_text("{")
+    kept = [tmp_path / "cache", tmp_path / "mine", tmp_path / "quick-20261125-020009"]
+    for folder in kept:
+        folder.mkdir()
+    (kept[-1] / "notes.txt").write_text("")
+    assert begin(tmp_path) == (name, True)
+    assert not any(path.exists() for path in (*parts, empty, locked, began))
+    assert all(folder.exists() for folder in kept)
+
+
+@pytest.mark.parametrize("damage", ["a folder for the lock", "a link for the lock", "read-only"])
+def test_a_run_that_cannot_be_written_stops_no_other(damage: str, tmp_path: Path) -> None:
+    home = tmp_path / "runs"
+    first = begin(home)[0]
+    lock = home / first / "lock"
+    target = tmp_path / "precious"
+    target.write_text("content")
+    if damage == "read-only":
+        code = (
+            "import os, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+            "import test_runs\n"
+            "identity = test_runs.runs.identity(test_runs.RECIPE, test_runs.DIGITS)\n"
+            "test_runs.runs.identity = lambda *_: identity\n"
+            "if os.geteuid() == 0: os.seteuid(65534)\n"
+            "print(test_runs.begin(Path(sys.argv[2])))"
+        )
+        open_folder = tmp_path.parent
+        while open_folder != Path("/tmp") and open_folder != open_folder.parent:
+            open_folder.chmod(0o755)
+            open_folder = open_folder.parent
+        tmp_path.chmod(0o755)
+        home.chmod(0o777)
+        (home / ".lock").chmod(0o666)
+        lock.chmod(0o444)
+        (home / first).chmod(0o555)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(Path(__file__).parent), str(home)], capture_output=True, text=True
+        )
+        (home / first).chmod(0o755)
+        assert done.returncode == 0, done.stderr
+        assert first not in done.stdout
+        assert "False" in done.stdout
+        return
+    lock.unlink()
+    if damage == "a folder for the lock":
+        lock.mkdir()
+    else:
+        lock.symlink_to(target)
+    second, resumed = begin(home)
+    assert (second != first, resumed) == (True, False)
+    assert target.read_text() == "content"
+
+
+def test_a_run_that_another_process_completed_meanwhile_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = begin(tmp_path)[0]
+    real = files.lock
+
+    def completed_before(path: Path, *, wait: bool) -> object:
+        files.write_json(tmp_path / first / "scores.json", {})
+        return real(path, wait=wait)
+
+    monkeypatch.setattr(files, "lock", completed_before)
+    name, resumed = begin(tmp_path)
+    assert (name != first, resumed) == (True, False)
+
+
+def test_the_identity_has_what_changes_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = runs.identity(RECIPE, DIGITS)
+    assert first["precision"] in ("float32", "bfloat16", "float16")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert runs.identity(RECIPE, DIGITS) != first
+    json.dumps(first)
+
+
+ORDER = {"recipe": RECIPE, "data": None, "cache": Path("cache")}
+
+
+@pytest.mark.parametrize("name", ["runs", "submissions"])
+def test_what_the_end_needs_is_checked_before(name: str, tmp_path: Path) -> None:
+    runs.check_outputs(runs.Order(home=tmp_path, **ORDER))
+    assert not list(tmp_path.iterdir()), "nothing is made"
+    (tmp_path / name).write_text("")
+    with pytest.raises(BadInput, match=f"{name}: expected a folder, found a file"):
+        runs.check_outputs(runs.Order(home=tmp_path, **ORDER))
+
+
+def test_a_damaged_ledger_is_named_before_training(tmp_path: Path) -> None:
+    files.write_bytes(tmp_path / "submissions" / "ledger.csv", b"\xff\xff")
+    with pytest.raises(BadInput, match=r"ledger\.csv"):
+        runs.check_outputs(runs.Order(home=tmp_path, **ORDER))
+
+
+def test_a_plot_backend_that_is_not_there_is_no_obstacle(tmp_path: Path) -> None:
+    code = (
+        "import numpy as np, sys; from pathlib import Path; from digit_recognizer import report\n"
+        "assert report.drawable() == ''\n"
+        "history = [{name: [0.5, 0.25] for name in ('loss', 'accuracy', 'val_loss', 'val_accuracy')}]\n"
+        "print(report.draw(Path(sys.argv[1]), history, np.eye(10, dtype=int), np.zeros((3, 28, 28), np.uint8), "
+        "np.full((3, 10), 0.1, np.float32)))"
+    )
+    for backend in ("module://nothing.there", "nonsense", "inline"):
+        environment = os.environ | {"MPLBACKEND": backend}
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "run")], env=environment, capture_output=True, text=True
+        )
+        assert done.stdout == "pictures: runs/run/history.png, confusion.png, predictions.png\n", done.stderr
+        shutil.rmtree(tmp_path / "run")
