@@ -61,21 +61,31 @@ def plan(recipe: Recipe, data: Data, split: Split, kept: int, missing: Sequence[
     # Two more functions are compiled after training: to predict by the last weights and by the checkpoint.
     rows = 2 * (len(fold.out) + len(split.holdout)) + len(data.test_images)
     after_training = start + predicted * rows
-    scored = (kept + len(missing)) * len(fold.out) + len(split.holdout) + len(data.test_images)
-    at_the_end = AT_THE_END + rerank_seconds(recipe, scored)
-    last_step = deadline - after_training - at_the_end
-    left = (1 - MARGIN) * (deadline - time.monotonic()) - loading - at_the_end
-    fitting = (left - 2 * start - after_training) / epoch  # epochs; training and validation are compiled first
+    everywhere = len(data.labels) + len(data.test_images)
+    rerank_row = rerank_seconds(recipe, everywhere) / everywhere
+
+    def at_the_end(members: int) -> float:
+        scored = (kept + members) * len(fold.out) + len(split.holdout) + len(data.test_images)
+        return AT_THE_END + rerank_row * scored
+
+    at_once = min(workers, len(missing))
+    left = (1 - MARGIN) * (deadline - time.monotonic()) - loading
+    fitting = (left - at_the_end(at_once) - 2 * start - after_training) / epoch  # in epochs
     if fitting <= 0 and not kept:
-        needed = duration(time.monotonic() - began + loading + 3 * start + at_the_end)
+        needed = duration(time.monotonic() - began + loading + 3 * start + at_the_end(at_once))
         raise BadInput(
             f"budget: too short to train anything; start-up, prediction and scoring alone take about {needed} here",
             hint="give more BUDGET",
         )
     epochs = max(1, min(recipe.epochs, int(fitting)))
     seconds = 2 * start + epochs * epoch + after_training
-    members = min(len(missing), workers * max(1, int(left / seconds))) if fitting > 0 else 0
-    return Plan(members, epochs, seconds, last_step)
+    members = at_once if fitting > 0 else 0
+    while 0 < members < len(missing):
+        more = min(members + workers, len(missing))
+        if -(-more // workers) * seconds + at_the_end(more) > left:
+            break
+        members = more
+    return Plan(members, epochs, seconds, deadline - after_training - at_the_end(members))
 
 
 def measure_paces(
