@@ -136,7 +136,9 @@ def _guarded(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> in
         return 141
     except Exception as error:
         where = _report(traceback.format_exc())
-        print(f"error: internal error: {printable(f'{type(error).__name__}: {error}')}{where}", file=sys.stderr)
+        # What the system refuses (a full disk, a folder that is gone) is no fault of the program's.
+        kind = "" if isinstance(error, OSError) else f"internal error: {type(error).__name__}: "
+        print(f"error: {kind}{printable(' '.join(str(error).split()))}{where}", file=sys.stderr)
         return 1
 
 

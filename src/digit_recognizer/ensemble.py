@@ -99,7 +99,7 @@ class Blend:
         fold_members, fold_members_last: float32 (rows left out, 10), each member alone there.
         holdout_members, holdout_members_last: float32 (h, 10), each member alone on the holdout's rows.
         histories: each member's figures, epoch by epoch.
-        epochs: how many epochs its members were to be trained for.
+        epochs: how many epochs its members were to be trained for, the fewest of all.
         stopped: whether a budget ended one of them before that.
     """
 
@@ -164,18 +164,15 @@ def train(
         nonlocal longest
         longest = max(longest, seconds)
         progress.over(index, f"member {index + 1}/{recipe.members} trained in {duration(seconds)}")
-        trained[index] = members.read(folders[index])
+        trained[index] = _reread(folders[index])
         after_each(blended())
 
     if kept:
         after_each(blended())
     job = partial(_train_member, recipe.changed(epochs=epochs), data, split, folders, last_step)
     engines.run(job, missing, progress, workers=workers, threads=threads, done=done, may_start=may_start)
-    for index in trained:
-        try:
-            members.read(folders[index])
-        except BadInput as error:
-            raise KitError(f"{error}; it was whole when it was trained", hint="run the same command again") from error
+    for index in trained:  # what was blended is what is stored
+        _reread(folders[index])
     return blended()
 
 
@@ -201,6 +198,14 @@ def _stored(run: Run, recipe: Recipe, index: int) -> Member | None:
 def member_seed(seed: int, index: int) -> int:
     """The seed of member ``index``, 32 bits, unlike those of its neighbours under any recipe's seed."""
     return int(np.random.SeedSequence((seed, 1 << 16, index)).generate_state(1)[0])
+
+
+def _reread(folder: Path) -> Member:
+    """A member that this run trained or kept; ``KitError`` where it is not as it was."""
+    try:
+        return members.read(folder)
+    except BadInput as error:
+        raise KitError(f"{error}; it was changed during the run", hint="run the same command again") from error
 
 
 def _train_member(
@@ -285,7 +290,7 @@ def blend(run: Run, split: Split, trained: Mapping[int, Member], *, rows: int) -
             holdout_members=of["holdout"],
             holdout_members_last=of["holdout-last-epoch"],
             histories=[trained[number].history for number in numbers],
-            epochs=max(trained[number].record["epochs"] for number in numbers),
+            epochs=min(trained[number].record["epochs"] for number in numbers),
             stopped=any(trained[number].record["stopped"] for number in numbers),
         ),
     )
