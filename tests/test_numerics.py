@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import kit
+from conftest import keep, kit
 from digit_recognizer import engines, numerics
 from digit_recognizer.errors import BadInput
 
@@ -129,35 +129,28 @@ def _settings(home: Path, **variables: str) -> list[object]:
     return read
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "content",
-    [
-        '{"floatx": "float64", "epsilon": 0.1, "backend": "jax", "image_data_format": "channels_first"}',
-        '{"floatx": "float16", "nnx_enabled": true}',
-        '{"floatx": "int8"}',
-        '{"backend": "theano", "epsilon": 1}',
-        "[]",
-        "",
-        "\x00",
-    ],
-)
-def test_nothing_in_keras_json_changes_a_result(tmp_path: Path, content: str) -> None:
-    plain = _settings(tmp_path / "bare")
-    assert plain[:6] == ["tensorflow", "float32", 1e-7, "channels_last", "float32", 3]
-    assert not list(tmp_path.rglob("keras.json")), "none is made either"
-    for folder, variables in ((tmp_path / ".keras", {}), (tmp_path / "own", {"KERAS_HOME": str(tmp_path / "own")})):
-        folder.mkdir()
-        (folder / "keras.json").write_text(content)
-        assert _settings(tmp_path, **variables) == plain
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """The settings in an empty home, which stays empty."""
+    home = tmp_path_factory.mktemp("bare")
+    settings = _settings(home)
+    assert settings[:6] == ["tensorflow", "float32", 1e-7, "channels_last", "float32", 3]
+    assert not list(home.rglob("keras.json"))
+    return settings
 
 
 @pytest.mark.slow
-def test_variables_for_debugging_keras_change_no_result(tmp_path: Path) -> None:
-    plain = _settings(tmp_path)
-    for value in ("1", "none"):
-        assert _settings(tmp_path, KERAS_MAX_EPOCHS=value, KERAS_MAX_STEPS_PER_EPOCH=value) == plain
-    assert _settings(tmp_path, KERAS_BACKEND="") == plain
+def test_nothing_in_keras_json_changes_a_result(plain: list[object], tmp_path: Path) -> None:
+    other = {"floatx": "float64", "epsilon": 0.1, "backend": "jax", "image_data_format": "channels_first"}
+    keep(tmp_path / ".keras" / "keras.json", other)
+    assert _settings(tmp_path) == plain
+
+
+@pytest.mark.slow
+def test_nor_does_a_damaged_one_or_a_variable_for_debugging(plain: list[object], tmp_path: Path) -> None:
+    keep(tmp_path / "keras.json", {"floatx": "int8"})
+    limits = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "none"}
+    assert _settings(tmp_path, KERAS_HOME=str(tmp_path), KERAS_BACKEND="", **limits) == plain
 
 
 @pytest.mark.slow
