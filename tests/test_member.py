@@ -117,6 +117,51 @@ def test_the_rate_decays_by_five_percent_each_epoch() -> None:
     assert [float(rate(step)) for step in (0, 14, 15, 44 * 15)] == pytest.approx([1e-3, 1e-3, 0.95e-3, 1e-3 * 0.95**44])
 
 
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "first"),
+    [
+        ("one-cycle", 16, 12),
+        ("decay", 45, 33),
+        ("decay", 4, 3),
+        ("decay", 2, 1),
+        ("decay", 1, 0),
+        ("plateau", 45, 0),
+        ("constant", 45, 0),
+    ],
+)
+def test_the_checkpoint_is_of_the_last_quarter_where_the_rate_falls(schedule: str, epochs: int, first: int) -> None:
+    assert member.first_epoch(named("deotte15").changed(schedule=schedule, epochs=epochs)) == first
+
+
+class Silent:
+    """Stands for the process that waits."""
+
+    def batch(self, done: int, of: int, loss: float) -> None: ...
+
+    def epoch(self, epoch: int, figures: dict[str, float]) -> None: ...
+
+    def stage(self, text: str) -> None: ...
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("schedule", "late"), [("decay", True), ("constant", False)])
+def test_the_network_kept_is_of_an_epoch_that_the_schedule_admits(tmp_path: Path, schedule: str, late: bool) -> None:
+    draw = np.random.default_rng(0)  # labels drawn by lot: the more is learnt, the worse the fold
+    rows, labels = draw.integers(0, 256, (256, 28, 28), np.uint8), draw.integers(0, 10, 256, np.uint8)
+    out, out_labels = draw.integers(0, 256, (64, 28, 28), np.uint8), draw.integers(0, 10, 64, np.uint8)
+    recipe = named("dense").changed(schedule=schedule, epochs=8, batch_size=32, dropout=0)
+    reporter: Any = Silent()
+    trained = member.train(
+        recipe, rows, labels, out, out_labels, seed=0, checkpoint=tmp_path / "network.keras", reporter=reporter
+    )
+    judged = trained.history["val_loss"]
+    first = 6 if late else 0
+    assert trained.best_epoch - 1 == np.argmin(judged[first:]) + first
+    assert np.argmin(judged) < 6
+    kept = member.losses(trained.network, out, out_labels).mean()
+    assert kept == pytest.approx(judged[trained.best_epoch - 1], abs=0.1), "in bfloat16 where that is fast"
+
+
 def test_the_checkpoint_is_the_best_of_the_cycles_last_quarter_and_until_then_the_best_so_far(tmp_path: Path) -> None:
     recipe, path = named("quick").changed(network="dense"), tmp_path / "network.keras"
     network = networks.build("dense", dropout=0)

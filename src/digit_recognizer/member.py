@@ -30,8 +30,8 @@ class Trained:
         last_network: the same network with the weights after the last epoch, float32 too.
         history: figure → value for each epoch: loss, accuracy, val_loss, val_accuracy.
         precision: what it was trained with.
-        best_epoch: the epoch, counted from 1, that the checkpoint is of: of the least loss on the fold, among the last
-            quarter where the rate makes one cycle. Before that it is high, the loss jumps, and the least is luck.
+        best_epoch: the epoch, counted from 1, that the checkpoint is of: of the least loss on the fold, from
+            ``first_epoch`` on.
         stopped: True where the deadline ended training before the last step of the last epoch.
     """
 
@@ -89,7 +89,7 @@ def train(
     network, trainer = _trainer(recipe, images, out_images, seed)
     precision = backend.precision(recipe.precision)
     clock = _Deadline(deadline, recipe.epochs)
-    first = recipe.epochs * 3 // 4 if recipe.schedule == "one-cycle" else 0
+    first = first_epoch(recipe)
     keeper = _Checkpoint(network, recipe, checkpoint, first)
     callbacks = [keeper, _Telling(reporter), clock]
     if recipe.schedule == "plateau":
@@ -132,6 +132,16 @@ def train(
     with files.explained(checkpoint):
         best = keras.models.load_model(checkpoint)
     return Trained(best, keeper.network, history, precision, best_epoch, stopped=clock.over)
+
+
+def first_epoch(recipe: Recipe) -> int:
+    """The first epoch, counted from 0, that may become the checkpoint.
+
+    Where the rate falls to the end, by one cycle or by decay, that of the last quarter: before it the rate is high, the
+    fold's loss jumps, and the least of many epochs is luck. At a constant rate or one that follows the fold's loss a
+    network may overfit at any time, so all epochs count.
+    """
+    return recipe.epochs * 3 // 4 if recipe.schedule in ("one-cycle", "decay") else 0
 
 
 def losses(network: Any, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
