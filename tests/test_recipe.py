@@ -1,15 +1,21 @@
 """Recipes: frozen, told apart by what they train, refused where a field makes no sense."""
 
 import dataclasses
+import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from conftest import ROOT
-from digit_recognizer import recipe
+from conftest import ROOT, one_line
+from digit_recognizer import cli, files, recipe
 from digit_recognizer.errors import BadInput
 
 QUICK = recipe.RECIPES["quick"]
+LEAST = 'network = "dense"\nmembers = 1\nfolds = 5\nepochs = 3\n'
 
 
 def test_a_recipe_is_frozen() -> None:
@@ -20,6 +26,7 @@ def test_a_recipe_is_frozen() -> None:
 def test_the_digest_is_of_what_is_trained_and_not_of_the_name() -> None:
     assert QUICK.changed(name="mine").digest == QUICK.digest
     assert QUICK.changed(dropout=0.0, rotation=8.0).digest == QUICK.changed(dropout=0, rotation=8).digest
+    assert QUICK.changed(dropout=-0.0).digest == QUICK.changed(dropout=0).digest
     assert QUICK.changed(epochs=QUICK.epochs + 1).digest != QUICK.digest
 
 
@@ -30,7 +37,18 @@ def test_changes_are_told() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("members", -1), ("holdout", 0.9), ("learning_rate", float("nan")), ("folds", 1)],
+    [
+        ("epochs", 0),
+        ("members", -1),
+        ("holdout", 0.9),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("dropout", -5e-324),
+        ("folds", 1),
+        ("epochs", 10**400),
+        ("seed", -(10**400)),
+        ("dropout", 10**400),
+    ],
 )
 def test_a_field_outside_its_range_is_refused(field: str, value: float) -> None:
     with pytest.raises(BadInput, match=f"recipe, {field}: expected a number from .* found"):
@@ -81,12 +99,36 @@ def test_a_recipe_file_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
         ("dropout = 'much'", "dropout: expected a number, found 'much'"),
         ("network = 7", "network: expected a text in quotes, found 7"),
         ("epochs = 0", "recipe, epochs: expected a number from 1 to 10000, found 0"),
+        (f"epochs = 1{'0' * 400}", "recipe, epochs: expected a number from 1 to 10000, found 1000"),
+        (f"epochs = 1{'0' * 5000}", "expected TOML"),
+        (
+            f"epochs = 0x{'f' * 9999}",
+            "epochs: expected a number from 1 to 10000, found a number of thousands of digits",
+        ),
+        (f"network = 0x{'f' * 9999}", "network: expected a text in quotes, found a number of thousands of digits"),
+        (f"dropout = 1{'0' * 400}", "recipe, dropout: expected a number from 0 to 0.95, found 1000"),
+        ("dropout = inf", "recipe, dropout: expected a number from 0 to 0.95, found inf"),
+        ("dropout = 1e999", "recipe, dropout: expected a number from 0 to 0.95, found inf"),
+        ("dropout = -1e-320", "recipe, dropout: expected a number from 0 to 0.95, found -"),
+        ("dropout = false", "dropout: expected a number, found False"),
+        ("dropout = 2026-11-22", "dropout: expected a number, found datetime.date"),
+        ("network = ''", "network: expected one of bn-conv, "),
+        ("network = 'slim-conv+'", "found ''"),
+        ("network = 'slim-conv dense'", "found 'slim-conv dense'"),
+        (f"view = '{'v' * 999}'", "…"),
+        (f"{'f' * 999} = 1", "expected fields of a recipe"),
+        (f"x = {'[' * 9999}", "expected TOML"),
         ("dropout = nan", "recipe, dropout: expected a number from 0 to 0.95, found nan"),
-        ("name = 'standard'", "no built-in recipe's name, found 'standard'"),
+        ("name = 'standard'", "neither a built-in recipe's name nor one that begins with sample, found 'standard'"),
+        ("name = 'sample-mine'", "found 'sample-mine'"),
+        ("name = 'sample'", "found 'sample'"),
+        ("name = ''", "found ''"),
+        ('name = "a\\n"', "found 'a\\n'"),
+        (f"name = '{'a' * 61}'", "at most 60"),
         ("name = '../up'", "expected lower-case letters, digits and dashes"),
         ("epochs", "expected TOML, a line such as `epochs = 10`"),
         ("folds = 5\nfolds = 6", "expected TOML"),
-        ("", "expected epochs too; add a line for each"),
+        ("", "expected epochs too"),
     ],
 )
 def test_a_recipe_file_with_a_fault_is_refused_in_one_line(tmp_path: Path, change: str, told: str) -> None:
@@ -100,11 +142,111 @@ def test_a_recipe_file_with_a_fault_is_refused_in_one_line(tmp_path: Path, chang
     assert told in str(refused.value)
     assert "bad.toml" in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 1000
 
 
 def test_a_recipe_file_that_is_not_there_is_named() -> None:
     with pytest.raises(BadInput, match=r"none\.toml: No such file"):
         recipe.named("none.toml")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_no_recipe(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "odd.toml")
+    with pytest.raises(BadInput, match=r"odd\.toml: expected a file"):
+        recipe.named(str(tmp_path / "odd.toml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "expected network, members, folds, epochs too"),
+        (b"\xef\xbb\xbf", "expected network, members, folds, epochs too"),
+        (LEAST.encode("utf-16"), "expected TOML"),
+        (LEAST.encode() + b"# \xff", "expected TOML"),
+        (LEAST.replace("\n", "\r").encode(), "expected TOML"),
+        (LEAST.encode() + b"\0", "expected TOML"),
+        (LEAST.encode() + b"#" * recipe.LIMIT, "at most 65,536 bytes"),
+    ],
+)
+def test_a_recipe_file_is_text_of_a_recipes_size(tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "odd.toml").write_bytes(content)
+    with pytest.raises(BadInput) as refused:
+        recipe.named(str(tmp_path / "odd.toml"))
+    assert found in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_editors_marks_and_line_ends_are_accepted(tmp_path: Path) -> None:
+    plain = recipe.named(str(_file(tmp_path, LEAST.encode())))
+    assert recipe.named(str(_file(tmp_path, b"\xef\xbb\xbf" + LEAST.encode()))) == plain
+    assert recipe.named(str(_file(tmp_path, LEAST.replace("\n", "\r\n").encode()))) == plain
+
+
+@pytest.mark.parametrize(
+    "name", ["~nobody-of-that-name/a.toml", "a\0.toml", "a" * 300 + ".toml", "x/y/../z.toml", ".toml"]
+)
+def test_a_path_that_leads_nowhere_is_refused_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BadInput):
+        recipe.named(name)
+    assert cli.main(["run", "--recipe", name]) == 2
+    one_line(capsys.readouterr().err)
+
+
+def _file(folder: Path, content: bytes) -> Path:
+    path = folder / "fuzzed.toml"
+    path.write_bytes(content)
+    return path
+
+
+NUMBERS = st.one_of(
+    st.integers(-3, 12).map(str),
+    st.integers().map(str),
+    st.floats(0, 1).map(repr),
+    st.floats().map(repr),
+    st.sampled_from(["-0.0", "nan", "-inf", "1e999", "0x1f", "1_0", "0o7", f"1{'0' * 400}", f"0x{'f' * 5000}"]),
+)
+TEXTS = st.one_of(
+    st.sampled_from([*recipe.NETWORKS, *recipe.VIEWS, *recipe.SCHEDULES, *recipe.PRECISIONS, "dense+bn-conv", "+", ""]),
+    st.text(max_size=8),
+).map(lambda text: "'" + text.replace("'", "") + "'")
+VALUES = st.one_of(NUMBERS, TEXTS, st.sampled_from(["true", "[1]", "{a = 1}", "1979-05-27", '"\\u0000"', "", "'" * 3]))
+KNOWN = [setting.name for setting in dataclasses.fields(recipe.Recipe)]
+REQUIRED = st.tuples(
+    st.sampled_from(recipe.NETWORKS).map("network = '{}'".format),
+    st.integers(1, 20).map("members = {}".format),
+    st.integers(2, 20).map("folds = {}".format),
+    st.integers(1, 20).map("epochs = {}".format),
+)
+OTHERS = st.tuples(st.sampled_from([*KNOWN[6:], "name", "epochs", "[table]", "#", "a.b"]), VALUES).map(" = ".join)
+FILES = st.tuples(REQUIRED, st.lists(OTHERS, max_size=5)).map(
+    lambda parts: "\n".join([*parts[0], *parts[1]]).encode("utf-8", "surrogatepass")
+)
+
+
+@settings(max_examples=int(os.environ.get("FUZZ_CASES", "300")), deadline=None)
+@given(st.one_of(FILES, FILES, st.binary(max_size=200), st.text().map(lambda text: text.encode("utf-8", "replace"))))
+@example(f"{LEAST}holdout = -0.0".encode())
+@example(f"{LEAST}seed = {2**32}".encode())
+def test_any_text_is_a_recipe_in_all_its_ranges_or_is_refused_in_one_line(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = _file(Path(folder), content)
+        try:
+            read = recipe.named(str(path))
+        except BadInput as refused:
+            assert "fuzzed.toml" in str(refused)
+            assert len(str(refused).splitlines()) == 1
+            assert len(str(refused)) < 1000
+            return
+        assert recipe.named(str(_file(Path(folder), read.toml().encode()))) == read
+    files.safe_name(read.name, "fuzzed.toml")
+    for setting in dataclasses.fields(recipe.Recipe):
+        value = getattr(read, setting.name)
+        assert type(value) in ((float, int) if setting.type is float else (setting.type,))
+        if "range" in setting.metadata:
+            assert setting.metadata["range"][0] <= value <= setting.metadata["range"][1]
+        if "choice" in setting.metadata:
+            assert set(value.split("+")) <= set(setting.metadata["choice"])
 
 
 def test_make_takes_each_setting() -> None:

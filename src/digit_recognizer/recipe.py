@@ -22,6 +22,7 @@ VIEWS = ("plain", "upright", "widened", "upright-widened")
 IN_TURN = ("network", "view")  # fields that may have several values, joined by +, one a member
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SCHEDULES = ("one-cycle", "decay", "plateau", "constant")
+LIMIT = 1 << 16  # bytes of a recipe file; the longest of those that are made here has a hundredth
 
 
 def _choice(text: str, values: tuple[str, ...], default: str | None = None) -> Any:
@@ -72,16 +73,19 @@ class Recipe:
             for part in value.split("+") if setting.name in IN_TURN else [value]:
                 choice = setting.metadata.get("choice", (part,))
                 if part not in choice:
-                    raise BadInput(f"recipe, {setting.name}: expected one of {', '.join(choice)}, found {part!r}")
+                    raise BadInput(f"recipe, {setting.name}: expected one of {', '.join(choice)}, found {_shown(part)}")
             low, high = setting.metadata.get("range", (value, value))
             if not low <= value <= high:
-                raise BadInput(f"recipe, {setting.name}: expected a number from {low:g} to {high:g}, found {value:g}")
+                raise BadInput(
+                    f"recipe, {setting.name}: expected a number from {low:g} to {high:g}, found {_shown(value)}"
+                )
 
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits that two recipes share if they train the same thing."""
         fields = (dataclasses.asdict(self) | {"name": ""}).items()
-        content = {name: value if isinstance(value, str) else float(value) for name, value in fields}  # 0 is 0.0
+        # 0, 0.0 and -0.0 are the same.
+        content = {name: value if isinstance(value, str) else float(value) + 0.0 for name, value in fields}
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     def changed(self, **fields: Any) -> "Recipe":
@@ -214,37 +218,63 @@ def named(name: str) -> Recipe:
     Raises:
         BadInput: there is none, or the file is not a recipe.
     """
-    if name.endswith(".toml"):
-        return _read(Path(name).expanduser())
+    if name.endswith(".toml") and "\0" not in name:
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError as error:  # ~user, of whom the system knows nothing
+            raise BadInput(f"{name}: {error}", hint="write the whole path") from None
+        return _read(path)
     if name not in RECIPES:
-        raise BadInput(f"recipe: expected one of {', '.join(RECIPES)} or a .toml file, found {name!r}")
+        raise BadInput(f"recipe: expected one of {', '.join(RECIPES)} or a .toml file, found {_shown(name)}")
     return RECIPES[name]
 
 
 def _read(path: Path) -> Recipe:
     """Read a recipe file: a line for each field, those that have a default may be missing."""
     with files.explained(path):
-        content = path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path}: expected a file", hint="name a recipe file such as mine.toml")
+        with path.open("rb") as file:
+            content = file.read(LIMIT + 1)
+    if len(content) > LIMIT:
+        raise BadInput(f"{path}: expected a recipe file of at most {LIMIT:,} bytes, found a larger one")
     try:
-        given = {"name": path.stem} | tomllib.loads(content.decode())
-    except ValueError as error:  # TOML's own error and Unicode's are such
-        raise BadInput(f"{path}: expected TOML, a line such as `epochs = 10` for each field; {error}") from error
+        given = {"name": path.stem} | tomllib.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # TOML's own error and Unicode's are ValueErrors
+        raise BadInput(
+            f"{path}: expected TOML, a line such as `epochs = 10` for each field; {_shortened(str(error))}"
+        ) from None
     known = {setting.name: setting for setting in dataclasses.fields(Recipe)}
     for name, value in given.items():
         if name not in known:
-            raise BadInput(f"{path}: expected fields of a recipe, found {name!r}; there are {', '.join(known)}")
-        kinds, told = KINDS[known[name].type]
+            raise BadInput(f"{path}: expected fields of a recipe, found {_shown(name)}; there are {', '.join(known)}")
+        kinds, expected = KINDS[known[name].type]
         if type(value) not in kinds:
-            raise BadInput(f"{path}, {name}: expected {told}, found {value!r}")
+            raise BadInput(f"{path}, {name}: expected {expected}, found {_shown(value)}")
     missing = [name for name, one in known.items() if name not in given and one.default is dataclasses.MISSING]
     if missing:
-        raise BadInput(f"{path}: expected {', '.join(missing)} too; add a line for each")
-    if not re.fullmatch("[a-z0-9][a-z0-9-]{0,59}", given["name"]) or given["name"] in RECIPES:
+        raise BadInput(f"{path}: expected {', '.join(missing)} too", hint="add a line for each")
+    name = given["name"]
+    # A run's name begins with its recipe's, and the names of sample runs with sample-.
+    if not re.fullmatch("[a-z0-9][a-z0-9-]{0,59}", name) or name in RECIPES or re.match("sample(-|$)", name):
         raise BadInput(
-            f"{path}, name: expected lower-case letters, digits and dashes, and no built-in recipe's name, "
-            f"found {given['name']!r}"
+            f"{path}, name: expected lower-case letters, digits and dashes, at most 60, and neither a built-in "
+            f"recipe's name nor one that begins with sample, found {_shown(name)}",
+            hint='rename the file, or add a line such as name = "mine"',
         )
     try:
         return Recipe(**given)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
+
+
+def _shown(value: Any) -> str:
+    """A value as text of one line that is short enough for a message."""
+    try:
+        return _shortened(f"{value:g}" if isinstance(value, float) else repr(value))
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of thousands of digits"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
