@@ -1,15 +1,24 @@
 """Train several recipes on the same rows, and set them side by side."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import NormalDist, mean
 
-from digit_recognizer import data, files, folds, recipe, runs, score
-from digit_recognizer.errors import BadInput
+import numpy as np
+import numpy.typing as npt
+
+from digit_recognizer import data, files, folds, members, recipe, runs, score
+from digit_recognizer.data import Data
+from digit_recognizer.errors import BadInput, KitError
+from digit_recognizer.recipe import Recipe
 from digit_recognizer.runs import Order
+from digit_recognizer.score import Score
 
-# What the descriptions that a recipe comes from say it reaches: least accuracy, largest loss.
+MOST_SEEDS = 1000
+# What the descriptions that a recipe comes from say it reaches on the test set of MNIST, whose digits the competition's
+# are: least accuracy, largest loss.
 CLAIMS: dict[str, dict[str, float]] = {
     "three-conv": {"accuracy": 0.9912},
     "conv-pool": {"accuracy": 0.9915, "loss": 0.0260},
@@ -28,7 +37,7 @@ class Line:
         errors, losses: on the holdout, one a seed.
         rows: of a holdout.
         distinct: of all seeds' holdouts together, each counted once.
-        claim: what is claimed of it, and whether the seeds meet it.
+        claim: what is claimed of it, and whether all seeds' rows together confirm it (see ``_claim``).
     """
 
     recipe: str
@@ -42,9 +51,14 @@ class Line:
     claim: str
 
     @property
+    def together(self) -> Score:
+        """The score of all seeds' rows."""
+        return score.score(sum(self.errors), self.rows * len(self.errors), distinct=self.distinct)
+
+    @property
     def cells(self) -> tuple[str, ...]:
         """The line as text."""
-        together = score.score(sum(self.errors), self.rows * len(self.errors), distinct=self.distinct)
+        together = self.together
         return (
             self.recipe,
             f"{self.weights / 1000:,.0f} k",
@@ -73,38 +87,48 @@ def compare(
         story: what trains one.
 
     Raises:
-        BadInput: an unknown recipe, data that cannot be read, or no recipe that holds rows out.
+        BadInput: an unknown recipe, a recipe named twice, too many seeds, data that cannot be read, or no recipe with a
+            holdout.
+        KitError: ``story`` returned, but left no complete run.
     """
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise BadInput(f"seeds: expected a number from 1 to {MOST_SEEDS:,}")
     cache = home / "runs" / "cache"
     recipes = [recipe.named(name) for name in names]
     share = max(one.holdout for one in recipes)
     if not share:
         raise BadInput(
-            "recipes to compare: expected a holdout to judge them by, found holdout = 0 in all; give one some"
+            "recipes to compare: expected a holdout to judge them by, found holdout = 0 in all",
+            hint="set holdout in one of the recipe files",
         )
     recipes = [one.changed(holdout=share) for one in recipes]
     digits = data.read(given, default=home / "data", cache=cache)
     lines = []
     for one in recipes:
-        done = []
-        for seed in range(seeds):
-            seeded = one.changed(seed=seed)
-            print(f"\n{one.name}, seed {seed}", flush=True)
-            folder = runs.finished(home / "runs", seeded, digits)
-            if folder is None:
-                story(Order(recipe=seeded, data=given, home=home, cache=cache))
-                folder = runs.finished(home / "runs", seeded, digits)
-            if folder is not None:
-                done.append(folder)
         held = [
-            folds.split(digits.labels, folds=one.folds, members=1, holdout=one.holdout, seed=seed).holdout
+            folds.split(digits.labels, folds=one.folds, members=1, holdout=share, seed=seed).holdout
             for seed in range(seeds)
         ]
-        lines.append(_line(one.name, done, len(set().union(*held))))
+        results = []
+        for seed, rows in enumerate(held):
+            print(f"\n{one.name}, seed {seed}", flush=True)
+            seeded, labels = one.changed(seed=seed), digits.labels[rows]
+            result = _stored(home / "runs", seeded, digits, labels)
+            if result is None:
+                story(Order(recipe=seeded, data=given, home=home, cache=cache))
+                result = _stored(home / "runs", seeded, digits, labels)
+            if result is None:
+                raise KitError(
+                    f"compare: {one.name}, seed {seed}: its run ended without a complete set of members",
+                    hint="run the same command again; complete runs are not repeated",
+                )
+            results.append(result)
+        distinct = len(set().union(*(rows.tolist() for rows in held)))
+        lines.append(_line(one.name, results, distinct, judged=digits.fingerprint == data.COMPETITION))
     text = table(lines)
     files.write_bytes(home / "runs" / "compare.md", (text + "\n").encode())
     files.write_json(home / "runs" / "compare.json", [asdict(line) for line in lines])
-    print(f"\n{text}\n\nkept in runs/compare.md and runs/compare.json")
+    print(f"\n{text}\n\nstored in runs/compare.md and runs/compare.json")
     return lines
 
 
@@ -119,31 +143,97 @@ def table(lines: Sequence[Line]) -> str:
     return "\n".join(rows)
 
 
-def _line(name: str, folders: Sequence[Path], distinct: int) -> Line:
-    scores = [files.read_json(folder / "scores.json") for folder in folders]
-    records = [[files.read_json(note) for note in sorted(folder.glob("members/*/member.json"))] for folder in folders]
-    errors, losses = tuple(one["holdout"]["errors"] for one in scores), tuple(one["holdout_loss"] for one in scores)
-    rows = scores[0]["holdout"]["rows"]
-    return Line(
-        recipe=name,
-        weights=records[0][0]["weights"],
-        multiply_adds=records[0][0]["multiply_adds"],
-        seconds=mean(sum(member["seconds"] for member in members) for members in records),
+@dataclass(frozen=True)
+class _Result:
+    """What one complete run is compared by.
+
+    Attributes:
+        weights, multiply_adds: of its first member.
+        seconds: to train its members.
+        errors, loss: of the blend on the holdout.
+        losses: float64 (h,), the cross-entropy of its networks' blend, not re-ranked, on each row of the holdout.
+    """
+
+    weights: int
+    multiply_adds: int
+    seconds: float
+    errors: int
+    loss: float
+    losses: npt.NDArray[np.float64]
+
+
+def _stored(home: Path, one: Recipe, digits: Data, labels: npt.NDArray[np.uint8]) -> _Result | None:
+    """The result of the recipe's first complete run that can be read; None where there is none.
+
+    Args:
+        labels: of the holdout's rows.
+    """
+    for folder in runs.complete(home, one, digits):
+        try:
+            return _result(folder, one.members, labels)
+        except (BadInput, ValueError, KeyError, TypeError):  # its scores.json is damaged: the recipe is trained anew
+            continue
+    return None
+
+
+def _result(folder: Path, count: int, labels: npt.NDArray[np.uint8]) -> _Result:
+    stored = [members.read(folder / "members" / f"{index:02}") for index in range(count)]
+    scores = files.read_json(folder / "scores.json")
+    errors, loss = int(scores["holdout"]["errors"]), float(scores["holdout_loss"])
+    if not (scores["holdout"]["rows"] == len(labels) >= errors >= 0 and math.isfinite(loss)):
+        raise BadInput(f"{folder / 'scores.json'}: expected scores of {len(labels):,} rows")
+    blend = np.mean([member.probabilities["holdout"] for member in stored], axis=0)
+    return _Result(
+        weights=stored[0].record["weights"],
+        multiply_adds=stored[0].record["multiply_adds"],
+        seconds=sum(member.record["seconds"] for member in stored),
         errors=errors,
-        losses=losses,
-        rows=rows,
-        distinct=distinct,
-        claim=_claim(CLAIMS.get(name, {}), [1 - one / rows for one in errors], losses),
+        loss=loss,
+        losses=score.losses(labels, blend),
     )
 
 
-def _claim(claims: dict[str, float], accuracies: Sequence[float], losses: Sequence[float]) -> str:
-    """Say of each claim whether the seeds' mean meets it, or at least lies no further off than the seeds differ."""
-    told = []
+def _line(name: str, results: Sequence[_Result], distinct: int, *, judged: bool) -> Line:
+    line = Line(
+        recipe=name,
+        weights=results[0].weights,
+        multiply_adds=results[0].multiply_adds,
+        seconds=mean(one.seconds for one in results),
+        errors=tuple(one.errors for one in results),
+        losses=tuple(one.loss for one in results),
+        rows=len(results[0].losses),
+        distinct=distinct,
+        claim="–",
+    )
+    if name not in CLAIMS:
+        return line
+    if not judged:
+        return replace(line, claim="not judged: other data")
+    accuracy = line.together
+    intervals = {
+        "accuracy": (accuracy.low, accuracy.high),
+        "loss": _mean_interval(np.concatenate([one.losses for one in results]), distinct),
+    }
+    return replace(line, claim=_claim(CLAIMS[name], intervals))
+
+
+def _mean_interval(values: npt.NDArray[np.float64], distinct: int) -> tuple[float, float]:
+    """The 95 % interval of the mean (normal approximation), where so many of the values are of different rows."""
+    reach = NormalDist().inv_cdf(0.975) * float(values.std()) / math.sqrt(distinct)
+    return float(values.mean()) - reach, float(values.mean()) + reach
+
+
+def _claim(claims: dict[str, float], intervals: dict[str, tuple[float, float]]) -> str:
+    """Say of each claim whether it is met, not met, or undecided: inside the 95 % interval, which other rows may move.
+
+    Args:
+        claims: least accuracy, largest loss.
+        intervals: what was found, as the 95 % intervals of both: of rows drawn by chance, so that one seed suffices.
+    """
+    verdicts = []
     for what, value in claims.items():
-        reached = accuracies if what == "accuracy" else losses
-        short = value - mean(reached) if what == "accuracy" else mean(reached) - value
-        spread = stdev(reached) if len(reached) > 1 else 0.0
-        verdict = "met" if short <= 0 else "met within the spread" if short <= spread else "NOT met"
-        told.append(f"{what} {value:.4f} {verdict}")
-    return ", ".join(told) or "–"
+        low, high = intervals[what]
+        met, missed = (low >= value, high < value) if what == "accuracy" else (high <= value, low > value)
+        verdict = "met" if met else "not met" if missed else "undecided"
+        verdicts.append(f"{what} {value:.4f} {verdict} ({low:.5f}–{high:.5f})")
+    return ", ".join(verdicts)

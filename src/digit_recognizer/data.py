@@ -24,6 +24,7 @@ from digit_recognizer.errors import BadInput
 
 SIDE = 28
 CLASSES = 10
+COMPETITION = "883625c3d3268d72"  # the fingerprint of the competition's own files
 COLUMNS = {
     "test": tuple(f"pixel{i}" for i in range(SIDE * SIDE)),
     "train": ("label", *(f"pixel{i}" for i in range(SIDE * SIDE))),

@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,12 @@ def _resumed(folder: Path, wanted: dict[str, Any]) -> Run | None:
 
 
 def finished(home: Path, recipe: Recipe, data: Data) -> Path | None:
-    """The folder of a complete run of the same recipe, data, code and versions; None where there is none.
+    """The folder of a complete run of the same recipe, data, code and versions; None where there is none."""
+    return next(complete(home, recipe, data), None)
+
+
+def complete(home: Path, recipe: Recipe, data: Data) -> Iterator[Path]:
+    """The folders of all complete runs of the same recipe, data, code and versions.
 
     A run that a budget truncated, in members or in epochs, is not complete, and neither is one with a damaged member.
     """
@@ -170,8 +176,7 @@ def finished(home: Path, recipe: Recipe, data: Data) -> Path | None:
         except BadInput:
             continue
         if all(member.complete(recipe) for member in stored):
-            return note.parent
-    return None
+            yield note.parent
 
 
 def identity(recipe: Recipe, data: Data) -> dict[str, Any]:

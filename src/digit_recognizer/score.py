@@ -137,7 +137,12 @@ def errors(labels: Labels, probabilities: npt.NDArray[np.float32]) -> int:
 
 def loss(labels: Labels, probabilities: npt.NDArray[np.float32]) -> float:
     """The mean cross-entropy of float (n, 10) probabilities, natural logarithm; none counts as less than 1e-7."""
-    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7).astype(np.float64)).mean())
+    return float(losses(labels, probabilities).mean())
+
+
+def losses(labels: Labels, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """The cross-entropy of each row, float64 (n,); see ``loss``."""
+    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7).astype(np.float64))
 
 
 def confusion(labels: Labels, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
