@@ -1,9 +1,11 @@
 """The search for better values: what it sees, what it may try, what it keeps."""
 
 import math
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from conftest import kit, one_line
 from digit_recognizer import cli, data, folds, recipe, tune
+from digit_recognizer.errors import KitError
 
 DENSE = recipe.named("dense")
 
@@ -69,8 +72,13 @@ def test_a_hopeless_trial_is_pruned_and_so_is_one_whose_loss_is_no_number() -> N
     ("words", "told"),
     [
         (["--fields", "dropout,folds"], "expected some of network, view, schedule, learning_rate, "),
-        (["--trials", "0"], "at least one trial"),
-        (["--fields", ""], "at least one trial and one field"),
+        (["--trials", "0"], "tune: expected 1 to 10,000 trials and at least one field"),
+        (["--trials", "-1"], "tune: expected 1 to 10,000 trials"),
+        (["--trials", "10001"], "tune: expected 1 to 10,000 trials"),
+        (["--trials", "9" * 4000], "tune: expected 1 to 10,000 trials"),
+        (["--fields", ""], "at least one field"),
+        (["--fields", ","], "at least one field"),
+        (["--fields", "dropout,shift,dropout"], "fields: expected each field once, found dropout several times"),
         (["--recipe", "none.toml"], "none.toml: No such file"),
     ],
 )
@@ -81,6 +89,97 @@ def test_what_cannot_be_searched_is_refused(
     assert cli.main(["tune", *words]) == 2
     assert told in one_line(capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
+
+
+def _study(folder: Path) -> Path:
+    """Leave a study of three trials, and give its file."""
+    study = tune._opened(folder)
+    study.optimize(lambda trial: trial.suggest_float("dropout", 0, 0.6), n_trials=3)
+    assert len(tune._finished(tune._opened(folder))) == 3
+    return folder / "study.db"
+
+
+def _damage(database: Path, how: str) -> None:
+    content = database.read_bytes()
+    if how == "torn":
+        database.write_bytes(content[: len(content) // 2])
+    elif how == "zeroed":
+        database.write_bytes(content[:8192] + bytes(20_000) + content[28_192:])
+    elif how == "text":
+        database.write_text("no database" * 1000)
+    elif how == "folder":
+        database.unlink()
+        database.mkdir()
+    else:
+        with sqlite3.connect(database) as connection:
+            connection.execute(how)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "torn",
+        "zeroed",
+        "text",
+        "folder",
+        "ALTER TABLE trials RENAME COLUMN state TO lost",
+        "UPDATE trials SET state = 'LOST'",
+        "UPDATE trial_params SET distribution_json = '{'",
+    ],
+)
+def test_a_damaged_study_is_named(how: str, tmp_path: Path) -> None:
+    _damage(_study(tmp_path), how)
+    with pytest.raises(KitError, match=r"study\.db: cannot be read or written \(.+\)$") as refused:
+        tune._opened(tmp_path)
+    assert "\n" not in str(refused.value)
+    assert refused.value.hint == f"remove {tmp_path}; its study then starts anew"
+
+
+def test_a_damaged_study_ends_in_one_line_and_an_undrawn_plot_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    digits = data.read(None, default=tmp_path / "data", cache=tmp_path / "runs" / "cache")
+    folder = tune._folder(tmp_path, DENSE, tune.FIELDS, digits)
+    words = ["tune", "--recipe", "dense", "--trials", "3"]
+    monkeypatch.setattr(tune, "_draw", lambda study, folder: 1 / 0)
+    database = _study(folder)
+    assert cli.main(words) == 0
+    assert "plots: not drawn (ZeroDivisionError: division by zero)" in capsys.readouterr().out
+    assert recipe.named(str(folder / "dense-tuned.toml")).name == "dense-tuned"
+    _damage(database, "torn")
+    assert cli.main(words) == 1
+    assert "study.db: cannot be read or written (" in one_line(capsys.readouterr().err)
+
+
+def test_a_study_that_another_process_has_locked_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = _study(tmp_path)
+    monkeypatch.setattr(tune, "WAIT", 0.1)
+    with closing(sqlite3.connect(database)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(KitError, match="another process has locked it for more than"):
+            tune._opened(tmp_path)
+
+
+def test_what_a_worker_meets_in_the_stored_study_is_explained_and_the_rest_is_not(tmp_path: Path) -> None:
+    (tmp_path / "study.db").touch()
+    malformed = pytest.raises(KitError, match=r"study\.db: cannot be read or written \(malformed\)")
+    with malformed, tune._explained(tmp_path):
+        raise sqlite3.DatabaseError("malformed")
+    with pytest.raises(ZeroDivisionError), tune._explained(tmp_path):
+        1 / 0  # noqa: B018
+
+
+def test_a_long_name_is_shortened_so_that_its_best_recipe_can_be_read(tmp_path: Path) -> None:
+    study = tune._opened(tmp_path)
+    study.optimize(lambda trial: trial.suggest_float("dropout", 0, 0.6), n_trials=1)
+    path = tune._keep_best(
+        study, tmp_path, DENSE.changed(name="a" * 60), data.Data(*[np.zeros(1, np.uint8)] * 3, tmp_path, True, "")
+    )
+    assert path
+    assert recipe.named(str(path)).name == "a" * 54 + "-tuned"
 
 
 @pytest.mark.slow

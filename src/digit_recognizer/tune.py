@@ -7,10 +7,12 @@ handed to it. The least of many trials is too good a figure: what the recipe fou
 import hashlib
 import json
 import math
+import sqlite3
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +28,10 @@ from digit_recognizer.recipe import Recipe
 try:
     import optuna
 except ModuleNotFoundError as missing:
-    raise KitError("optuna: not installed; use make tune, or pip install -r requirements-tune.txt") from missing
+    raise KitError("optuna: not installed", hint="make tune, or pip install -r requirements-tune.txt") from missing
+from sqlalchemy.exc import SQLAlchemyError  # Optuna's own dependency, by which it stores a study
 
+STORAGE_ERRORS = (sqlite3.Error, SQLAlchemyError, optuna.exceptions.StorageInternalError)
 COMPLETE, PRUNED, FAIL = (optuna.trial.TrialState[state] for state in ("COMPLETE", "PRUNED", "FAIL"))
 # Field → lowest value, highest value, whether the search goes by its logarithm.
 SEARCHED: dict[str, tuple[float, float, bool]] = {
@@ -44,6 +48,8 @@ SEARCHED: dict[str, tuple[float, float, bool]] = {
 }
 CHOICES = ("network", "view", "schedule")  # searched only where FIELDS= names them
 FIELDS = ("learning_rate", "batch_size", "weight_decay", "dropout", "rotation", "zoom", "shift")
+MOST_TRIALS = 10_000
+WAIT = 60  # seconds for a process that writes to the study
 BEFORE_PRUNING = 4  # whole trials that the median is taken of
 HEARTBEAT = 20  # seconds between signs of life; a trial without one for twice as long is taken for dead
 AT_THE_END = 8.0  # seconds to draw the page
@@ -76,26 +82,44 @@ def tune(
         home: the folder of ``runs``; the study lies in ``runs/studies/<study>/``.
         given: folder or zip of the competition's files.
         base: where the search starts; the fields not searched stay.
-        trials: finished or pruned ones that the study is to have. Processes that share it may go a few over.
-        fields: which fields to search.
+        trials: finished or pruned ones that the study is to have, 1 to ``MOST_TRIALS``. Processes that share it may
+            make a few more.
+        fields: which fields to search, each named once.
         deadline: a time of ``time.monotonic`` by which all is done; a trial that is not over then is dropped.
 
     Returns:
         The recipe file, which ``recipe.named`` reads.
 
     Raises:
-        BadInput: a field that cannot be searched, or data that cannot be read.
-        KitError: not one trial was finished.
+        BadInput: a field that cannot be searched, too many trials, or data that cannot be read.
+        KitError: not one trial was finished, or the stored study is damaged or locked.
     """
+    if not 1 <= trials <= MOST_TRIALS or not fields:
+        raise BadInput(f"tune: expected 1 to {MOST_TRIALS:,} trials and at least one field", hint="see tune --help")
     for name in fields:
         if name not in SEARCHED and name not in CHOICES:
             raise BadInput(f"fields: expected some of {', '.join(CHOICES)}, {', '.join(SEARCHED)}, found {name!r}")
-    if trials < 1 or not fields:
-        raise BadInput("tune: expected at least one trial and one field; see tune --help")
+        if list(fields).count(name) > 1:
+            raise BadInput(f"fields: expected each field once, found {name} several times")
     digits = data.read(given, default=home / "data", cache=home / "runs" / "cache")
     rows = _rows(base, digits)
     folder = _folder(home, base, fields, digits)
     print(f"data: {digits}\nrecipe: {base}\nstudy: runs/studies/{folder.name}", flush=True)
+    with _explained(folder):
+        return _searched(home, folder, base, digits, rows, trials, fields, deadline)
+
+
+def _searched(
+    home: Path,
+    folder: Path,
+    base: Recipe,
+    digits: data.Data,
+    rows: Rows,
+    trials: int,
+    fields: Sequence[str],
+    deadline: float | None,
+) -> Path:
+    """Make the trials that the study in ``folder`` lacks; see ``tune``."""
     study = _opened(folder)
     with files.locked(folder / "lock"):
         if not _as_it_is(study):
@@ -123,13 +147,19 @@ def tune(
     engines.run(job, range(missing), progress, workers=workers, threads=threads, done=done, may_start=may_start)
     path = _keep_best(study, folder, base, digits)
     if path is None:
-        raise KitError("tune: not one trial was finished; give it more time or fewer EPOCHS")
-    _draw(study, folder)
+        raise KitError("tune: no trial was finished", hint="give it more time or fewer EPOCHS")
+    try:
+        _draw(study, folder)
+        plots = f"runs/studies/{folder.name}/plots.html"
+    except Exception as error:  # no picture is worth the search
+        plots = f"not drawn ({type(error).__name__}: {error})"
     best, first = study.best_trial, _as_it_is(study)
     before = f", {first.value:.4f} as the recipe was" if first and first.state == COMPLETE else ""
     print(f"best of {len(_finished(study))}, trial {best.number}: {_told(best.params)}")
-    print(f"  loss {best.value:.4f} on the fold{before}; the least of many is too good, a run scores it on the holdout")
-    print(f"plots: runs/studies/{folder.name}/plots.html\nrecipe: make run RECIPE={path.relative_to(home)}")
+    print(
+        f"  loss {best.value:.4f} on the fold{before}; the least of many is optimistic, a run scores it on the holdout"
+    )
+    print(f"plots: {plots}\nrecipe: make run RECIPE={path.relative_to(home)}")
     return path
 
 
@@ -149,10 +179,12 @@ def _opened(folder: Path) -> optuna.Study:
     """Open the folder's study, or make it; one process at a time, for SQLite makes its tables only once."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    with files.locked(folder / "lock"), files.explained(folder):
+    path = (folder / "study.db").resolve()
+    with files.locked(folder / "lock"), files.explained(folder), _explained(folder, (Exception,)):
+        _check(path)
         storage = optuna.storages.RDBStorage(
-            f"sqlite:///{(folder / 'study.db').resolve()}",
-            engine_kwargs={"connect_args": {"timeout": 60}},
+            f"sqlite:///{path}",
+            engine_kwargs={"connect_args": {"timeout": WAIT}},
             heartbeat_interval=HEARTBEAT,
         )
         study = optuna.create_study(
@@ -163,7 +195,38 @@ def _opened(folder: Path) -> optuna.Study:
             load_if_exists=True,
         )
         optuna.storages.fail_stale_trials(study)
+        study.get_trials()
     return study
+
+
+def _check(path: Path) -> None:
+    """Have SQLite look for damage in all of a file; what is not there is not damaged."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=WAIT)) as database:
+        (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+
+
+@contextmanager
+def _explained(folder: Path, errors: tuple[type[Exception], ...] = STORAGE_ERRORS) -> Iterator[None]:
+    """Turn what a damaged or locked study raises into a ``KitError``."""
+    path = folder / "study.db"
+    try:
+        yield
+    except errors as error:
+        if isinstance(error, (KitError, OSError)):
+            raise
+        cause = error.__cause__ or error
+        reason = (str(getattr(cause, "orig", None) or cause).strip().splitlines() or [type(cause).__name__])[0]
+        if "locked" in reason:
+            raise KitError(
+                f"{path}: another process has locked it for more than {WAIT} s", hint="run the same command again"
+            ) from error
+        raise KitError(
+            f"{path}: cannot be read or written ({reason})", hint=f"remove {folder}; its study then starts anew"
+        ) from error
 
 
 def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -254,8 +317,9 @@ def _trial(
         return trained.history["val_loss"][trained.best_epoch - 1]
 
     study = _opened(folder)
-    study.optimize(objective, n_trials=1, catch=_TimeUp)
-    made = study.get_trials(deepcopy=False)[numbers[0]]
+    with _explained(folder):
+        study.optimize(objective, n_trials=1, catch=_TimeUp)
+        made = study.get_trials(deepcopy=False)[numbers[0]]
     if made.state == COMPLETE:
         outcome = f"loss {made.value:.4f}  accuracy {made.user_attrs['accuracy']:.4f}"
     else:
@@ -276,7 +340,8 @@ def _keep_best(study: optuna.Study, folder: Path, base: Recipe, digits: data.Dat
     if not study.get_trials(deepcopy=False, states=(COMPLETE,)):
         return None
     best = study.best_trial
-    found = base.changed(name=f"{base.name.removesuffix('-tuned')}-tuned", **best.params)
+    name = f"{base.name.removesuffix('-tuned')[:54]}-tuned"  # a recipe's name has 60 characters at most
+    found = base.changed(name=name, **best.params)
     where = "the bundled sample, NOT of the competition's files" if digits.sample else "the competition's files"
     about = f"# The best of {len(_finished(study))} trials by fold 0 of {where}: loss {best.value:.4f}.\n"
     path = folder / f"{found.name}.toml"
