@@ -140,7 +140,7 @@ class Competition:
             answer = self._client.security.oauth_client.introspect_token(request)
             if not answer.active:
                 raise self._refused()
-            if not credentials.is_user_name(found := str(answer.username)):
+            if not credentials.is_user_name(found := _text(answer.username)):
                 raise ValueError(f"user name {found!r}")
             return found
 
@@ -320,7 +320,7 @@ class Competition:
         call = self._client.kernels.kernels_api_client.list_kernel_session_output
         wanted: dict[Path, str] = {}
         for count, (name, url) in enumerate(
-            self._listed(call, request, lambda page: [(str(file.file_name), str(file.url)) for file in page.files])
+            self._listed(call, request, lambda page: [(_text(file.file_name), _text(file.url)) for file in page.files])
         ):
             if count >= OUTPUT_FILES:
                 raise KitError(f"{slug}: left more than {OUTPUT_FILES:,} files, which no run does")
@@ -469,7 +469,7 @@ class Competition:
         return Sent(
             reference=_reference(answer.ref),
             file=self._clean(answer.file_name),
-            description=self._clean(answer.description, 2 * MESSAGE_LENGTH),  # a submission is found by its end
+            description=printable(" ".join(str(answer.description or "").split())),  # the user's, searched for a digest
             status=answer.status.name.lower(),
             public_score=score if SCORE.fullmatch(score) and float(score) <= 1 else "",
             error=self._clean(answer.error_description),
@@ -481,6 +481,12 @@ def signed_in() -> Competition:
     if person := credentials.find():
         return Competition(person)
     raise BadInput(credentials.NONE, hint=credentials.GET_ONE)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text, found {str(value)[:30]!r}")
+    return value
 
 
 def _reference(ref: Any) -> str:

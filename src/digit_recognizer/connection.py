@@ -45,7 +45,7 @@ class Page(Exception):
 
 def check_environment(url: str) -> None:
     """Refuse variables that no call to ``url`` can succeed with: a CA bundle or a proxy that cannot be used."""
-    if name := _bundle():
+    if (name := _bundle()) and urlsplit(url).scheme == "https":
         path = Path(os.environ[name])
         hint = f"let {name} name a PEM file of root certificates, or unset it"
         try:
