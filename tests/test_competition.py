@@ -349,7 +349,7 @@ def test_a_kernel_s_file_without_bound_is_refused(
     assert sum(path.stat().st_size for path in (place / "to").rglob("*")) <= 100_000
 
 
-def test_a_kernel_s_file_of_which_a_part_came_is_fetched_again(
+def test_a_kernel_s_file_of_which_a_part_came_is_not_taken_for_whole(
     place: Path, kaggle: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kaggle.output_headers = {"Content-Length": "5000"}
