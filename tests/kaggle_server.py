@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import ssl
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import sleep
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -49,6 +51,7 @@ class Server:
         reject: Kaggle's reason not to take the next file.
         listed: False hides submissions from the list, as when it lags behind.
         kernels: what was pushed; ``output`` is what the newest left, by file name.
+        output_headers: headers of those files; an empty one is not sent.
         archive: the zip to download; ``cut`` bytes are sent of it, then the connection ends, ``cuts`` times.
     """
 
@@ -71,6 +74,7 @@ class Server:
     kernel_status: str = "COMPLETE"
     kernel_failure: str = ""
     output: dict[str, bytes] = field(default_factory=dict)
+    output_headers: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, call: str, *faults: Fault, always: bool = False) -> None:
@@ -141,7 +145,9 @@ class Server:
     def _ListKernelSessionOutput(self, asked: dict[str, Any]) -> dict[str, Any]:
         size, start = asked.get("pageSize", 20), int(asked.get("pageToken") or 0)
         names = sorted(self.output)
-        part = [{"fileName": name, "url": f"{self.address}/output/{name}"} for name in names[start : start + size]]
+        part = [
+            {"fileName": name, "url": f"{self.address}/output/{quote(name)}"} for name in names[start : start + size]
+        ]
         return {"files": part, "nextPageToken": str(start + size) if start + size < len(names) else ""}
 
     def _told(self, one: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +172,7 @@ class Handler(BaseHTTPRequestHandler):
     """Speaks HTTP as a server and as the proxy that Kaggle's client is led through."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # header and body are two writes, of which the second would wait 40 ms
     kaggle: Server
 
     def do_POST(self) -> None:
@@ -200,17 +207,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if "/output/" in self.path:
-            content = self.kaggle.output[self.path.partition("/output/")[2]]
+            content = self.kaggle.output[unquote(self.path.partition("/output/")[2])]
             self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
+            for name, value in ({"Content-Length": str(len(content))} | self.kaggle.output_headers).items():
+                if value:
+                    self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
+            self.close_connection = True
+            return
+        if self.kaggle.faults.get("GET") and self._failed(self.kaggle.next_fault("GET") or Fault(), before=True):
             return
         whole = self.kaggle.archive
         asked = self.headers.get("Range", "")
         self.kaggle.ranges.append(asked)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-        self.send_response(206 if asked else 200)
+        self.send_response(416 if start >= len(whole) else 206 if asked else 200)
         self.send_header("Content-Length", str(len(whole) - start))
         self.send_header("ETag", hashlib.md5(whole).hexdigest())
         self.send_header("Accept-Ranges", "bytes")
@@ -258,11 +270,14 @@ class Quiet(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """Serve on a free port of 127.0.0.1 through the block."""
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    """Serve on a free port of 127.0.0.1 through the block; with ``tls`` as a server of https alone."""
     kaggle = Server()
     http = Quiet(("127.0.0.1", 0), type("Bound", (Handler,), {"kaggle": kaggle}))
     kaggle.address = f"http://127.0.0.1:{http.server_port}"
+    if tls:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
+        kaggle.address = f"https://localhost:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -179,7 +179,7 @@ def test_without_an_answer_nothing_is_sent(
         ("ListSubmissions", Fault(404), "does not find it (404: as asked)"),
         ("ListSubmissions", Fault(429), "asks for fewer calls (429)"),
         ("ListSubmissions", Fault(429, headers={"Retry-After": "3600"}), "wait 3600 s and run it again"),
-        ("ListSubmissions", Fault(500), "Kaggle failed (500: as asked); run it again later"),
+        ("ListSubmissions", Fault(500), "Kaggle failed (500: as asked)\nhint: run it again later"),
         ("ListSubmissions", Fault(), "Kaggle cannot be reached"),
         ("GetSubmissionLimits", Fault(500), "Kaggle failed (500"),
         ("StartSubmissionUpload", Fault(403), "accept the competition's rules"),
@@ -413,7 +413,10 @@ def test_doctor_tells_what_is_and_what_is_wrong(home: Path, kaggle: Server, caps
         assert found in shown
     kaggle.entered = False
     assert cli.main(["doctor"]) == 1
-    assert "!!  rules        not accepted; join the competition at https://" in capsys.readouterr().out
+    assert (
+        "!!  rules        not accepted\n                 hint: join the competition at https://"
+        in capsys.readouterr().out
+    )
 
 
 def test_doctor_names_an_expired_token_and_the_source_that_it_hides(

@@ -1,4 +1,4 @@
-"""Look at what the other verbs need, and say how to mend what is missing."""
+"""Look at what the other verbs need, and say how to correct what is missing."""
 
 import importlib.metadata
 import platform
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from digit_recognizer import competition, credentials, data, engines
 from digit_recognizer.competition import Competition
-from digit_recognizer.errors import BadInput, KitError
+from digit_recognizer.errors import BadInput, KitError, printable
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "kaggle")
 
@@ -22,13 +22,18 @@ def examine(home: Path, given: Path | None) -> int:
         nonlocal wrong
         wrong += 1
         found = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
-        print(f"!!  {what:<12} {found}", flush=True)
+        print(f"!!  {what:<12} {printable(' '.join(found.split()))}", flush=True)
+        if isinstance(error, KitError) and error.hint:
+            print(f"    {'':<12} hint: {printable(error.hint)}", flush=True)
 
-    def look(what: str, find: Callable[[], str]) -> None:
+    def look(what: str, find: Callable[[], str]) -> bool:
+        """Print a line for what ``find`` finds; False where it fails."""
         try:
-            print(f"ok  {what:<12} {find()}", flush=True)
+            print(f"ok  {what:<12} {printable(find())}", flush=True)
         except Exception as error:  # whatever is broken is a finding here
             wrongly(what, error)
+            return False
+        return True
 
     def whose() -> str:
         nonlocal person
@@ -44,10 +49,10 @@ def examine(home: Path, given: Path | None) -> int:
     look("credentials", whose)
     if person:
         try:
-            with Competition(person, tries=2) as door:
-                look("account", door.account)
-                look("rules", lambda: _rules(door))
-                look("today", lambda: f"{door.left_today()} submissions left")
+            with Competition(person, tries=2) as client:
+                if look("account", client.account):  # what stops this call stops the others too
+                    look("rules", lambda: _rules(client))
+                    look("today", lambda: f"{client.left_today()} submissions left")
         except KitError as error:
             wrongly("account", error)
     return wrong
@@ -65,7 +70,7 @@ def _packages() -> str:
         except importlib.metadata.PackageNotFoundError:
             missing.append(package)
     if missing:
-        raise BadInput(f"{', '.join(missing)} missing; make setup, or pip install -r requirements.txt")
+        raise BadInput(f"{', '.join(missing)} missing", hint="make setup, or pip install -r requirements.txt")
     return ", ".join(found)
 
 
@@ -84,7 +89,7 @@ def _data(home: Path, given: Path | None) -> str:
     return str(data.read(given, default=home / "data", cache=home / "runs" / "cache"))
 
 
-def _rules(door: Competition) -> str:
-    if not door.entered():
-        raise KitError(f"not accepted; join the competition at {competition.RULES_PAGE}")
+def _rules(client: Competition) -> str:
+    if not client.entered():
+        raise KitError("not accepted", hint=f"join the competition at {competition.RULES_PAGE}")
     return "accepted"
