@@ -41,6 +41,7 @@ BOM = b"\xef\xbb\xbf"
 DIGITS = range(1, SIDE + 1)
 RESAVE = "save it as CSV in UTF-8, or download the file again"
 DOWNLOAD = sources.AGAIN
+CORRECT = f"correct that line, or {DOWNLOAD}"
 
 Bytes = npt.NDArray[np.uint8]
 Arrays = tuple[Bytes, Bytes, Bytes]  # images, labels, test_images
@@ -200,7 +201,7 @@ def parse(text: bytes, table: str, file: str) -> Bytes:
         if stop - start > CHUNK + LINE:
             line = text.count(b"\n", 0, stop - 1) + 1
             raise BadInput(
-                f"{file}, line {line}: longer than {LINE:,} bytes; expected {len(COLUMNS[table])} fields", hint=DOWNLOAD
+                f"{file}, line {line}: longer than {LINE:,} bytes; expected {len(COLUMNS[table])} fields", hint=CORRECT
             )
         chunks.append(whole[start:stop])
         start = stop
@@ -256,7 +257,7 @@ def _parse_any(chunk: bytes, line: int, table: str, file: str) -> Bytes:
         if len(fields) != len(names):
             found = f"{len(fields)} fields" if text.strip() else "a blank line"
             unclosed = " and a quote that is not closed" if text.count('"') % 2 else ""
-            raise BadInput(f"{where}: expected {len(names)} fields, found {found}{unclosed}")
+            raise BadInput(f"{where}: expected {len(names)} fields, found {found}{unclosed}", hint=CORRECT)
         row = []
         for name, field in zip(names, fields, strict=True):
             limit = CLASSES - 1 if name == "label" else 255
@@ -264,7 +265,7 @@ def _parse_any(chunk: bytes, line: int, table: str, file: str) -> Bytes:
             value = int(match[1] or match[2]) if match else -1
             if not 0 <= value <= limit:
                 expected = f"expected an integer from 0 to {limit}"
-                raise BadInput(f"{where}, column {name}: {expected}, found {_shown(field)}")
+                raise BadInput(f"{where}, column {name}: {expected}, found {_shown(field)}", hint=CORRECT)
             row.append(value)
         parsed.append(np.array(row, np.uint8))
     return np.stack(parsed)

@@ -40,13 +40,14 @@ UNFINISHED = (".part", ".partial", ".crdownload", ".opdownload", ".download")
 ENDING = rf"\.(csv|txt|{PACKED}|part|partial|crdownload|opdownload|download|html?|\d+)"
 NAME = re.compile(
     rf"(?P<table>train|test|sample_submission)\.(csv|{PACKED})({ENDING})*"
-    rf"|digit[-_ ]?recognizer({ENDING})*|unconfirmed \d+\.crdownload"
+    rf"|digit[-_ ]?recognizer({ENDING})*|unconfirmed\.crdownload"
 )
 
 UNPACK = "unpack it, or make a zip of train.csv and test.csv"
 AGAIN = (
     "download digit-recognizer.zip again from https://www.kaggle.com/competitions/digit-recognizer/data, or make data"
 )
+ZIP, GZIP = (b"PK\3\4", b"PK\5\6"), b"\x1f\x8b"  # what they begin with
 FOREIGN = (  # offset, bytes found there, what the file is, how to fix it
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     (0, b"Rar!\x1a\x07", "a RAR archive", UNPACK),
@@ -277,16 +278,16 @@ def _texts(path: Path) -> Iterator[_Text]:
 def _unpacked(text: _Text, depth: int = 0) -> Iterator[_Text]:
     """Give a text as it is, or those in it where it is an archive."""
     head = text.stream.peek(HEAD)[:HEAD]
-    if depth > NESTED:
-        raise BadInput(f"{text.where}: more than {NESTED} archives within each other", hint=UNPACK)
-    if head.startswith((b"PK\3\4", b"PK\5\6")):
-        yield from _members(text, depth)
-    elif head.startswith(b"\x1f\x8b"):
-        with gzip.GzipFile(fileobj=text.stream) as inner:
-            yield from _unpacked(_Text(text.name, text.where, _buffered(inner), None), depth + 1)
-    else:
+    if not head.startswith((*ZIP, GZIP)):
         _refuse_foreign(head, text.where)
         yield text
+    elif depth == NESTED:
+        raise BadInput(f"{text.where}: more than {NESTED} archives within each other", hint=UNPACK)
+    elif head.startswith(ZIP):
+        yield from _members(text, depth)
+    else:
+        with gzip.GzipFile(fileobj=text.stream, mode="rb") as inner:
+            yield from _unpacked(_Text(text.name, text.where, _buffered(inner), None), depth + 1)
 
 
 def _members(text: _Text, depth: int) -> Iterator[_Text]:
