@@ -162,9 +162,10 @@ TEXT_FAULTS = {
     "CR alone, long": (TRAIN.replace(b"\n", b"\r") * 20, "t.csv, line 1: expected lines that end in LF or CRLF"),
     "CR alone in rows": (
         TRAIN.replace(b"\n", b"\r").replace(b"\r", b"\n", 1),
-        "t.csv, line 2: expected 785 fields",
+        "t.csv, line 2: expected lines that end in LF or CRLF, found CR alone",
     ),
-    "CR at the end": (TRAIN.rstrip() + b"\r", "line 31, column pixel783: expected an integer"),
+    "CR at the end": (TRAIN.rstrip() + b"\r", "line 31: expected lines that end in LF or CRLF, found CR alone"),
+    "CR CR LF in a row": (TRAIN.replace(b"\n", b"\r\r\n", 9).replace(b"\r\r", b"", 8), "line 9: expected lines that"),
     "CR CR LF": (TRAIN.replace(b"\n", b"\r\r\n"), "t.csv, line 1: expected lines that end in LF or CRLF"),
     "long header": (b"label," * 20_000, "t.csv, line 1: longer than 65,536 bytes; expected the header"),
     "long row of fields": (TRAIN + b"1," * 200_000, "t.csv, line 32: longer than 65,536 bytes; expected 785 fields"),

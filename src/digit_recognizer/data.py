@@ -39,6 +39,7 @@ THREADS = 4
 FIELD = re.compile(' *([0-9]{1,9}) *|" *([0-9]{1,9}) *" *')
 BOM = b"\xef\xbb\xbf"
 DIGITS = range(1, SIDE + 1)
+LINE_ENDS = "expected lines that end in LF or CRLF, found CR alone"
 RESAVE = "save it as CSV in UTF-8, or download the file again"
 DOWNLOAD = sources.AGAIN
 CORRECT = f"correct that line, or {DOWNLOAD}"
@@ -182,7 +183,7 @@ def parse(text: bytes, table: str, file: str) -> Bytes:
         raise BadInput(f"{file}: expected UTF-8 text, found UTF-16 or binary data", hint=RESAVE)
     start = text.find(b"\n", 0, LINE) + 1 or len(text)
     if b"\r" in text[: min(start, LINE)].removesuffix(b"\n").removesuffix(b"\r"):
-        raise BadInput(f"{file}, line 1: expected lines that end in LF or CRLF, found CR alone", hint=RESAVE)
+        raise BadInput(f"{file}, line 1: {LINE_ENDS}", hint=RESAVE)
     if start > LINE:
         raise BadInput(f"{file}, line 1: longer than {LINE:,} bytes; expected the header", hint=DOWNLOAD)
     _check_header(_decode(text[:start], 1, file).rstrip("\r\n"), table, file)
@@ -253,7 +254,10 @@ def _parse_any(chunk: bytes, line: int, table: str, file: str) -> Bytes:
     parsed = []
     for number, text in enumerate(_decode(chunk, line, file).split("\n")[:-1]):
         where = f"{file}, line {line + number}"
-        fields = text.removesuffix("\r").split(",")
+        text = text.removesuffix("\r")
+        if "\r" in text:
+            raise BadInput(f"{where}: {LINE_ENDS}", hint=RESAVE)
+        fields = text.split(",")
         if len(fields) != len(names):
             found = f"{len(fields)} fields" if text.strip() else "a blank line"
             unclosed = " and a quote that is not closed" if text.count('"') % 2 else ""

@@ -47,7 +47,8 @@ UNPACK = "unpack it, or make a zip of train.csv and test.csv"
 AGAIN = (
     "download digit-recognizer.zip again from https://www.kaggle.com/competitions/digit-recognizer/data, or make data"
 )
-ZIP, GZIP = (b"PK\3\4", b"PK\5\6"), b"\x1f\x8b"  # what they begin with
+END = b"PK\5\6"  # the record at a zip's end
+ZIP, GZIP = (b"PK\3\4", END), b"\x1f\x8b"  # what they begin with
 FOREIGN = (  # offset, bytes found there, what the file is, how to fix it
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     (0, b"Rar!\x1a\x07", "a RAR archive", UNPACK),
@@ -180,7 +181,7 @@ def _listed(place: Path) -> tuple[list[Path], list[Path], list[Path]]:
             elif like and depth:
                 walk(path, named, depth - 1)
             elif depth:
-                with suppress(PermissionError):
+                with suppress(OSError):
                     walk(path, far, depth - 1)
 
     walk(place, near, depth=2)
@@ -297,10 +298,11 @@ def _members(text: _Text, depth: int) -> Iterator[_Text]:
         file = io.BytesIO(_limited(text.stream, text.where))
     file.seek(-min(file.seek(0, os.SEEK_END), 1 << 17), os.SEEK_END)
     tail = file.read()
-    # The list is bounded before Python reads it. All records that may state its length are looked at, and the larger
-    # kind of them, which no zip below 4 GB needs, is refused.
-    lengths = [int.from_bytes(end[1], "little") for end in re.finditer(rb"(?s)(?=PK\x05\x06.{8}(.{4}))", tail)]
-    if b"PK\6\7" in tail or max(lengths, default=0) > DIRECTORY:
+    # The list's length is looked at before Python reads it, in both places where Python may look for it. The larger
+    # kind of record, which no zip below 4 GB needs, is refused.
+    ends = (tail[-22:], tail[max(tail.rfind(END), 0) :])
+    long = any(end.startswith(END) and int.from_bytes(end[12:16], "little") > DIRECTORY for end in ends)
+    if long or re.search(rb"(?s)PK\x06\x07.{16}PK\x05\x06", tail):
         raise BadInput(f"{text.where}: a zip with too many members to be the competition's", hint=AGAIN)
     with zipfile.ZipFile(file) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
