@@ -50,6 +50,20 @@ def tarred(mode: str, name: str = "train.csv") -> bytes:
     return out.getvalue()
 
 
+def changed(archive: bytes, local: int, central: int, field: bytes) -> bytes:
+    """Change a field of all members in both places where a zip describes them."""
+    for mark, offset in ((b"PK\3\4", local), (b"PK\1\2", central)):
+        at = -1
+        while (at := archive.find(mark, at + 1)) >= 0:
+            archive = archive[: at + offset] + field + archive[at + offset + len(field) :]
+    return archive
+
+
+def stating(archive: bytes, size: int) -> bytes:
+    """State another unpacked size for all members."""
+    return changed(archive, 22, 24, struct.pack("<I", size))
+
+
 BOTH = zipped(train__csv=TRAIN, test__csv=TEST, sample_submission__csv=b"ImageId,Label\n1,0\n")
 
 
@@ -83,6 +97,9 @@ PACKED: dict[str, dict[str, bytes]] = {
     "stored": {"digit-recognizer.zip": zipped(zipfile.ZIP_STORED, train__csv=TRAIN, test__csv=TEST)},
     "a folder in the zip": {"digit-recognizer.zip": packed({"d/train.csv": TRAIN, "d/e/test.csv": TEST, "d/": b""})},
     "a dot in the zip": {"digit-recognizer.zip": packed({"./train.csv": TRAIN, "./test.csv": TEST})},
+    "a note in the zip": {
+        "digit-recognizer.zip": packed({"digit-recognizer.txt": b"Hello", "train.csv": TRAIN, "test.csv": TEST})
+    },
     "macOS's files beside": {
         "digit-recognizer.zip": packed({"train.csv": TRAIN, "__MACOSX/._train.csv": b"\0", "test.csv": TEST}),
         "._train.csv": b"\0\5\x16\7",
@@ -164,6 +181,7 @@ PACKED: dict[str, dict[str, bytes]] = {
         "titanic/train.csv": TITANIC,
         "titanic/test.csv": TITANIC,
     },
+    "a file of a year beside": {"train.csv": TRAIN, "test.csv": TEST, "train-2024.csv": OTHER, "train.csv.bak": OTHER},
     "a part of the data in a subfolder": {"train.csv": TRAIN, "test.csv": TEST, "small/train.csv": OTHER},
 }
 
@@ -223,6 +241,7 @@ def test_an_unrelated_folder_gives_the_sample(case: str, tmp_path: Path, cache: 
     assert data.read(None, default=tmp_path / "data", cache=cache).sample
 
 
+FUZZ = int(os.environ.get("FUZZ", "60"))  # examples of a property; FUZZ=10000 for a long search
 NO_TABLE = "expected CSV, zip or gzip, found"
 REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message's beginning, a part of the hint
     "train.csv alone": ({"train.csv": TRAIN}, "data: no test.csv in it beside data/train.csv", "make data"),
@@ -400,6 +419,11 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message'
         "data/digit-recognizer.zip: expected train.csv and test.csv in the zip, found 17 such",
         "",
     ),
+    "an encrypted zip": (
+        {"digit-recognizer.zip": changed(BOTH, 6, 8, b"\1\0")},
+        "data/digit-recognizer.zip: cannot be unpacked (File 'train.csv' is encrypted",
+        "unpack it",
+    ),
     "bzip2 in a zip": (
         {"digit-recognizer.zip": zipped(zipfile.ZIP_BZIP2, train__csv=TRAIN, test__csv=TEST)},
         "data/digit-recognizer.zip: train.csv: packed in a way other than deflate",
@@ -483,15 +507,6 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> int:
     return 1 << 20
 
 
-def lying(archive: bytes, size: int) -> bytes:
-    """State another size for each member, in both places of a zip."""
-    for mark, offset in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
-        at = -1
-        while (at := archive.find(mark, at + 1)) >= 0:
-            archive = archive[: at + offset] + struct.pack("<I", size) + archive[at + offset + 4 :]
-    return archive
-
-
 BOMB = TRAIN + b"\n" * (1 << 20)
 BOMBS: dict[str, dict[str, bytes]] = {
     "a file": {"train.csv": BOMB, "test.csv": TEST},
@@ -521,7 +536,7 @@ def test_what_is_larger_than_the_limit_is_refused(case: str, tmp_path: Path, lim
 
 @pytest.mark.parametrize("size", [0, 1, len(TRAIN), 1 << 19, 1 << 20, (1 << 32) - 1])
 def test_a_zip_that_states_a_wrong_size_is_refused(size: int, tmp_path: Path, limit: int) -> None:
-    place = placed(tmp_path / "data", {"digit-recognizer.zip": lying(zipped(train__csv=BOMB, test__csv=TEST), size)})
+    place = placed(tmp_path / "data", {"digit-recognizer.zip": stating(zipped(train__csv=BOMB, test__csv=TEST), size)})
     with pytest.raises(BadInput) as refused:
         read(place, tmp_path)
     assert "larger than" in one_line(str(refused.value)) or "damaged or truncated" in str(refused.value)
@@ -532,7 +547,7 @@ def test_memory_stays_bounded_whatever_is_unpacked(tmp_path: Path) -> None:
     zeros = gzip.compress(bytes(1 << 24), 9)
     placed(tmp_path, {"gz/train.csv.gz": zeros * 256, "gz/test.csv": TEST})
     stored = zipped(train__csv=TRAIN.partition(b"\n")[0] + bytes(1 << 28), test__csv=TEST)
-    placed(tmp_path, {"zip/digit-recognizer.zip": lying(stored, 1000)})
+    placed(tmp_path, {"zip/digit-recognizer.zip": stating(stored, 1000)})
     placed(tmp_path, {"line/train.csv": TRAIN + b"1," * (1 << 25), "line/test.csv": TEST})
     script = """
 import resource, sys
@@ -586,7 +601,7 @@ DAMAGED = {
 @given(
     edits=st.lists(st.tuples(st.integers(-300, 10**5), st.integers(0, 255)), min_size=1, max_size=3), ends=st.booleans()
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=FUZZ, deadline=None)
 def test_a_damaged_archive_is_read_right_or_refused(
     kind: str, edits: list[tuple[int, int]], ends: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -38,7 +38,6 @@ LINE = 1 << 16  # bytes of a line at most: 83 for each field, where " 255 " in q
 THREADS = 4
 FIELD = re.compile(' *([0-9]{1,9}) *|" *([0-9]{1,9}) *" *')
 BOM = b"\xef\xbb\xbf"
-DIGITS = range(1, SIDE + 1)
 LINE_ENDS = "expected lines that end in LF or CRLF, found CR alone"
 RESAVE = "save it as CSV in UTF-8, or download the file again"
 DOWNLOAD = sources.AGAIN
@@ -315,7 +314,8 @@ def _header_fault(header: str, found: tuple[str, ...], table: str) -> tuple[str,
     other = "train" if table == "test" else "test"
     if found == COLUMNS[other]:
         return f"the columns of {other}.csv", "the two files may be swapped: rename them"
-    if found[-SIDE * SIDE :] == tuple(f"{row}x{column}" for row in DIGITS for column in DIGITS):
+    counted = range(1, SIDE + 1)
+    if found[-SIDE * SIDE :] == tuple(f"{row}x{column}" for row in counted for column in counted):
         return "1x1,…,28x28: MNIST as CSV from elsewhere, which is another data set", DOWNLOAD
     if all(FIELD.fullmatch(name) for name in found):
         return "numbers: there is no header", "put the header back as line 1, or download the file again"

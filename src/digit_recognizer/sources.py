@@ -34,7 +34,7 @@ BLOCK = 1 << 20  # bytes read at a time
 
 # Names that the competition's files have after a browser, a file manager or an unpacker, without the mark of a copy:
 # "train (1).csv", "Train - Copy.csv", "train 2.csv", "train.csv (1).zip".
-COPY = re.compile(r"( ?-? ?copy)?( ?\(\d+\)|[ -]\d+)?(?=\.|$)")
+COPY = re.compile(r"( ?-? ?copy)?( ?\(\d+\)|[ -]\d{1,2})?(?=\.|$)")
 PACKED = "zip|gz|tgz|tar|7z|rar|bz2|xz|zst"
 UNFINISHED = (".part", ".partial", ".crdownload", ".opdownload", ".download")
 ENDING = rf"\.(csv|txt|{PACKED}|part|partial|crdownload|opdownload|download|html?|\d+)"
@@ -119,7 +119,8 @@ def find(place: Path) -> dict[str, Source]:
     with files.explained(place):
         if not place.exists():
             raise BadInput(
-                f"{place}: no such file or folder", hint="expected a folder with train.csv and test.csv, or a zip"
+                f"{place}: no such file or folder; expected a folder with train.csv and test.csv, or a zip of both",
+                hint="check the path after DATA=",
             )
         near, far, others = _listed(place) if place.is_dir() else ([place], [], [])
     found: list[Source] = []
@@ -311,7 +312,9 @@ def _members(text: _Text, depth: int) -> Iterator[_Text]:
             if name.root or name.drive or ".." in name.parts:
                 raise BadInput(f"{text.where}: member {info.filename!r} points outside the folder", hint=AGAIN)
         visible = [info for info in infos if not re.search(r"(^|[/\\])(\.[^/\\]|__MACOSX)", info.filename)]
-        named = [info for info in visible if _named(PureWindowsPath(info.filename).name) in (*TABLES, "any")]
+        speaking = [(_named(PureWindowsPath(info.filename).name), info) for info in visible]
+        named = [info for table, info in speaking if table in TABLES]
+        named = named or [info for table, info in speaking if table == "any"]
         chosen = named or visible
         if not 0 < len(chosen) <= MEMBERS:
             raise BadInput(
