@@ -1,25 +1,25 @@
-"""Find and read the competition's files: CSV, gzip or zip → uint8 images and labels.
+"""Read the competition's files: CSV, gzip or zip → uint8 images and labels.
 
 ``train.csv`` is a header ``label,pixel0,…,pixel783`` and a row an image; ``test.csv`` is the same without the label.
 Pixels are integers from 0 (paper) to 255 (ink), row by row. Reading is strict: whatever is not exactly that is refused,
 with file, line and column.
 """
 
-import csv
-import gzip
 import hashlib
 import io
+import os
 import re
-import zipfile
+import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer import files
+from digit_recognizer import files, sources
 from digit_recognizer.errors import BadInput
 
 SIDE = 28
@@ -31,10 +31,18 @@ COLUMNS = {
 }
 ARCHIVE = "digit-recognizer.zip"
 SAMPLE_MARK = "SAMPLE.txt"
-CACHE_ENDING = ".3.npys"  # the number of the form that the entries have
+CACHE_ENDING = ".4.arrays"  # the number of the form that the entries have
+CACHE_HEAD = struct.Struct("<24sQQ")  # CACHE_MARK, training rows, test rows
+CACHE_MARK = b"digit-recognizer arrays\n"
 CHUNK = 1 << 18  # bytes of text at a time, so that their arrays stay in a core's cache
+LINE = 1 << 16  # bytes of a line at most: 83 for each field, where " 255 " in quotes has 7
 THREADS = 4
-INTEGER = re.compile(" *[0-9]{1,9} *")
+FIELD = re.compile(' *([0-9]{1,9}) *|" *([0-9]{1,9}) *" *')
+BOM = b"\xef\xbb\xbf"
+LINE_ENDS = "expected lines that end in LF or CRLF, found CR alone"
+RESAVE = "save it as CSV in UTF-8, or download the file again"
+DOWNLOAD = sources.AGAIN
+CORRECT = f"correct that line, or {DOWNLOAD}"
 
 Bytes = npt.NDArray[np.uint8]
 Arrays = tuple[Bytes, Bytes, Bytes]  # images, labels, test_images
@@ -86,20 +94,20 @@ def read(given: Path | None, *, default: Path, cache: Path) -> Data:
     if given is None and not present(place):
         place = cache / "sample"
         write_sample(place)
-    train, test = (_locate(place, name) for name in ("train", "test"))
-    sample = (train.parent / SAMPLE_MARK).exists()
+    found = sources.find(place)
+    train, test = found["train"], found["test"]
     with ThreadPoolExecutor(THREADS) as pool:
-        key = "-".join(pool.map(_checksum, dict.fromkeys((train, test))))
+        key = "-".join(pool.map(sources.checksum, dict.fromkeys((train.path, test.path))))
     cached = cache / f"{key}{CACHE_ENDING}"
-    if (found := _from_cache(cached)) is None:
-        rows, test_rows = _table(train, "train"), _table(test, "test")
+    if (entry := _from_cache(cached, key)) is None:
+        rows, test_rows = _table(train), _table(test)
         arrays = (rows[:, 1:].copy().reshape(-1, SIDE, SIDE), rows[:, 0].copy(), test_rows.reshape(-1, SIDE, SIDE))
-        found = arrays, _fingerprint(arrays)
-        with files.replacing(cached, durable=False) as part, part.open("wb") as out:
-            for array in arrays:
-                np.save(out, array)
-            out.write(found[1].encode())
-    return Data(*found[0], source=place, sample=sample, fingerprint=found[1])
+        entry = arrays, _fingerprint(arrays)
+        _to_cache(cached, key, *entry)
+    arrays, fingerprint = entry
+    source = Path(os.path.commonpath((train.path, test.path)))
+    sample = (train.path.parent / SAMPLE_MARK).exists()
+    return Data(*arrays, source=source, sample=sample, fingerprint=fingerprint)
 
 
 def write_sample(folder: Path) -> None:
@@ -108,8 +116,17 @@ def write_sample(folder: Path) -> None:
     They are enlarged to 20×20 and centred in 28×28, as the competition's own digits are; every fifth goes to the test
     file. The digits are E. Alpaydın and C. Kaynak's (UCI, 1998); they share nothing with the competition's.
     """
-    if all((folder / name).exists() for name in ("train.csv", "test.csv", SAMPLE_MARK)):
-        return
+    note = (
+        "scikit-learn's bundled digits in the competition's form, to try the kit with; not the competition's files.\n"
+    )
+    paths = {name: folder / f"{name}.csv" for name in COLUMNS}
+
+    def mark() -> bytes:  # with checksums, so that a damaged file is written again
+        return (note + "".join(f"{path.name} {sources.checksum(path)}\n" for path in paths.values())).encode()
+
+    with suppress(OSError, BadInput):
+        if (folder / SAMPLE_MARK).read_bytes() == mark():
+            return
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
 
@@ -117,10 +134,7 @@ def write_sample(folder: Path) -> None:
     large = zoom(digits.images * (255 / 16), (1, 2.5, 2.5), order=3, grid_mode=True, mode="nearest")
     pixels = np.pad(large.clip(0, 255).round().astype(np.uint8), ((0, 0), (4, 4), (4, 4))).reshape(-1, SIDE * SIDE)
     in_test = np.arange(len(pixels)) % 5 == 4
-    note = (
-        "scikit-learn's bundled digits in the competition's form, to try the kit with; not the competition's files.\n"
-    )
-    files.write_bytes(folder / SAMPLE_MARK, note.encode())
+    files.write_bytes(folder / SAMPLE_MARK, note.encode())  # first, so that no part is taken for the competition's
     for name, rows in (
         ("train", np.column_stack((digits.target, pixels))[~in_test]),
         ("test", pixels[in_test]),
@@ -128,23 +142,24 @@ def write_sample(folder: Path) -> None:
         text = io.StringIO()
         text.write(",".join(COLUMNS[name]) + "\n")
         np.savetxt(text, rows, fmt="%d", delimiter=",")
-        files.write_bytes(folder / f"{name}.csv", text.getvalue().encode())
+        files.write_bytes(paths[name], text.getvalue().encode())
+    files.write_bytes(folder / SAMPLE_MARK, mark())
 
 
 def present(place: Path) -> bool:
-    """Whether a folder has any of the competition's files."""
-    return any(_candidates(place, name) for name in COLUMNS)
+    """Whether a folder has anything that looks like the competition's files, whole or not."""
+    return sources.present(place)
 
 
 def unpack(archive: Path, folder: Path) -> None:
     """Put ``train.csv`` and ``test.csv`` of a zip into ``folder``, each whole or not at all.
 
     Raises:
-        BadInput: the zip is damaged, lacks one of the two, or has members that point outside.
+        BadInput: the zip is damaged, lacks one of the two, has members that point outside, or is too large unpacked.
     """
-    texts = {f"{name}.csv": _text(archive, f"{name}.csv") for name in COLUMNS}
+    texts = {name: source.text() for name, source in sources.find(archive).items()}
     for name, text in texts.items():
-        files.write_bytes(folder / name, text)
+        files.write_bytes(folder / f"{name}.csv", text)
 
 
 def parse(text: bytes, table: str, file: str) -> Bytes:
@@ -161,23 +176,34 @@ def parse(text: bytes, table: str, file: str) -> Bytes:
     Raises:
         BadInput: naming file, line, column, what was expected and what was found.
     """
-    text = text.removeprefix(b"\xef\xbb\xbf")
+    text = text.removeprefix(BOM)
     if not text or text.isspace():
-        raise BadInput(f"{file}: empty; expected a header line and a row for each image")
-    start = text.find(b"\n") + 1 or len(text)
+        raise BadInput(f"{file}: empty; expected a header line and a row for each image", hint=DOWNLOAD)
+    if text[:2] in (b"\xff\xfe", b"\xfe\xff") or 0 in text[:2]:
+        raise BadInput(f"{file}: expected UTF-8 text, found UTF-16 or binary data", hint=RESAVE)
+    start = text.find(b"\n", 0, LINE) + 1 or len(text)
+    if b"\r" in text[: min(start, LINE)].removesuffix(b"\n").removesuffix(b"\r"):
+        raise BadInput(f"{file}, line 1: {LINE_ENDS}", hint=RESAVE)
+    if start > LINE:
+        raise BadInput(f"{file}, line 1: longer than {LINE:,} bytes; expected the header", hint=DOWNLOAD)
     _check_header(_decode(text[:start], 1, file).rstrip("\r\n"), table, file)
     end = len(text)
-    while text[end - 1 : end] in (b"\r", b"\n"):
-        end -= 1
+    while text[end - 1 : end] == b"\n":
+        end -= 2 if text[end - 2 : end - 1] == b"\r" else 1
     if end <= start:
-        raise BadInput(f"{file}: a header and no rows; expected a row for each image")
+        raise BadInput(f"{file}: a header and no rows; expected a row for each image", hint=DOWNLOAD)
     line_end = b"\r\n" if text[:start].endswith(b"\r\n") else b"\n"
     if not text.endswith(b"\n"):
-        text += line_end
+        text += b"\r\n" if text.endswith(b"\r") else line_end  # a CR at the end stays in its field
     chunks: list[memoryview] = []
     whole = memoryview(text)
     while start < end:
         stop = text.index(b"\n", min(start + CHUNK, end) - 1) + 1
+        if stop - start > CHUNK + LINE:
+            line = text.count(b"\n", 0, stop - 1) + 1
+            raise BadInput(
+                f"{file}, line {line}: longer than {LINE:,} bytes; expected {len(COLUMNS[table])} fields", hint=CORRECT
+            )
         chunks.append(whole[start:stop])
         start = stop
     with ThreadPoolExecutor(THREADS) as pool:
@@ -225,27 +251,32 @@ def _parse_plain(chunk: memoryview, table: str, line_end: bytes) -> Bytes | None
 def _parse_any(chunk: bytes, line: int, table: str, file: str) -> Bytes:
     """Parse whole rows, the first on ``line``, field by field, quoted or padded ones too; refuse the first fault."""
     names = COLUMNS[table]
-    rows = csv.reader(io.StringIO(_decode(chunk, line, file), newline=""))
     parsed = []
-    try:
-        for row in rows:
-            if len(row) != len(names):
-                found = f"{len(row)} fields" if row else "a blank line"
-                raise BadInput(f"{file}, line {line}: expected {len(names)} fields, found {found}")
-            for name, field in zip(names, row, strict=True):
-                limit = CLASSES - 1 if name == "label" else 255
-                if not (INTEGER.fullmatch(field) and int(field) <= limit):
-                    expected = f"expected an integer from 0 to {limit}"
-                    raise BadInput(f"{file}, line {line}, column {name}: {expected}, found {_shown(field)}")
-            parsed.append(np.array([int(field) for field in row], np.uint8))
-            line += 1
-    except csv.Error as error:
-        raise BadInput(f"{file}, line {line}: expected plain comma-separated fields, found {error}") from error
+    for number, text in enumerate(_decode(chunk, line, file).split("\n")[:-1]):
+        where = f"{file}, line {line + number}"
+        text = text.removesuffix("\r")
+        if "\r" in text:
+            raise BadInput(f"{where}: {LINE_ENDS}", hint=RESAVE)
+        fields = text.split(",")
+        if len(fields) != len(names):
+            found = f"{len(fields)} fields" if text.strip() else "a blank line"
+            unclosed = " and a quote that is not closed" if text.count('"') % 2 else ""
+            raise BadInput(f"{where}: expected {len(names)} fields, found {found}{unclosed}", hint=CORRECT)
+        row = []
+        for name, field in zip(names, fields, strict=True):
+            limit = CLASSES - 1 if name == "label" else 255
+            match = FIELD.fullmatch(field)
+            value = int(match[1] or match[2]) if match else -1
+            if not 0 <= value <= limit:
+                expected = f"expected an integer from 0 to {limit}"
+                raise BadInput(f"{where}, column {name}: {expected}, found {_shown(field)}", hint=CORRECT)
+            row.append(value)
+        parsed.append(np.array(row, np.uint8))
     return np.stack(parsed)
 
 
 def _shown(field: str) -> str:
-    if not field.strip():
+    if not field.strip(" "):
         return "nothing"
     return repr(field if len(field) <= 20 else field[:20] + "…")
 
@@ -258,19 +289,46 @@ def _decode(text: bytes, line: int, file: str) -> str:
         column = before[before.rfind(b"\n") + 1 :].count(b",") + 1
         raise BadInput(
             f"{file}, line {line + before.count(10)}, column {column}: expected UTF-8 text, "
-            f"found byte 0x{text[error.start]:02x}; save the file as UTF-8"
+            f"found byte 0x{text[error.start]:02x}",
+            hint=RESAVE,
         ) from error
 
 
 def _check_header(header: str, table: str, file: str) -> None:
     expected = COLUMNS[table]
-    found = tuple(name.strip(' "') for name in header.split(","))
-    if found == expected:
+    names = tuple(_unquoted(name) for name in header.split(","))
+    if names == expected:
         return
+    fault, hint = _header_fault(header, names, table)
+    form = f"{expected[0]},{expected[1]},…,{expected[-1]}"
+    raise BadInput(f"{file}, line 1: expected the header {form}, found {fault}", hint=hint)
+
+
+def _unquoted(name: str) -> str:
+    name = name.strip(" ")
+    return name[1:-1].strip(" ") if len(name) > 1 and name[0] == name[-1] == '"' else name
+
+
+def _header_fault(header: str, found: tuple[str, ...], table: str) -> tuple[str, str]:
+    """Say what a wrong header is, by the ways in which such files are made, and how to fix it."""
+    expected = COLUMNS[table]
     other = "train" if table == "test" else "test"
     if found == COLUMNS[other]:
-        fault = f"the columns of {other}.csv; are the two files swapped?"
-    elif len(set(found)) < len(found):
+        return f"the columns of {other}.csv", "the two files may be swapped: rename them"
+    counted = range(1, SIDE + 1)
+    if found[-SIDE * SIDE :] == tuple(f"{row}x{column}" for row in counted for column in counted):
+        return "1x1,…,28x28: MNIST as CSV from elsewhere, which is another data set", DOWNLOAD
+    if all(FIELD.fullmatch(name) for name in found):
+        return "numbers: there is no header", "put the header back as line 1, or download the file again"
+    if len(found) == 1 and (mark := next((mark for mark in ";\t|" if mark in header), "")):
+        return f"names separated by {mark!r}", "save it with commas between fields"
+    if found[: len(expected)] == expected and not any(found[len(expected) :]):
+        return "a comma at its end", "remove the comma at the end of each line, or download the file again"
+    if found[-len(expected) :] == expected:
+        before = found[: -len(expected)]
+        what = f"an index column {before[0][:20]!r}" if len(before) == 1 else f"{len(before)} more columns"
+        return f"{what} before {expected[0]!r}", "save it without: in pandas, to_csv(…, index=False)"
+    if len(set(found)) < len(found):
         fault = f"column {_shown(next(name for i, name in enumerate(found) if name in found[:i]))} twice"
     elif set(found) < set(expected):
         fault = f"no column {next(name for name in expected if name not in found)!r}"
@@ -279,82 +337,45 @@ def _check_header(header: str, table: str, file: str) -> None:
     else:
         place = next(i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1])
         fault = f"{_shown(found[place])} in place of {expected[place]!r} as column {place + 1}"
-    raise BadInput(f"{file}, line 1: expected the header {expected[0]},{expected[1]},…,{expected[-1]}, found {fault}")
+    return fault, DOWNLOAD
 
 
-def _candidates(folder: Path, name: str) -> list[Path]:
-    files_named = [folder / (name + ending) for ending in (".csv", ".csv.gz", ".csv.zip")]
-    return [path for path in (*files_named, folder / ARCHIVE) if path.exists()]
+def _table(source: sources.Source) -> Bytes:
+    return parse(source.text(), source.table, str(source))
 
 
-def _locate(place: Path, name: str) -> Path:
-    with files.explained(place):
-        if not place.exists():
-            raise BadInput(
-                f"{place}: no such file or folder; expected a folder with train.csv and test.csv, or {ARCHIVE}"
-            )
-        if place.is_dir():
-            next(place.iterdir(), None)
-            found = _candidates(place, name)
-            if not found:
-                raise BadInput(f"{place}: no {name}.csv in it; expected {name}.csv, {name}.csv.gz or {ARCHIVE}")
-            return found[0]
-    if not zipfile.is_zipfile(place):
-        raise BadInput(
-            f"{place}: expected a folder or a whole zip, found another or a truncated file; download it again"
-        )
-    return place
-
-
-def _checksum(path: Path) -> str:
-    """Give length and CRC-32 of a file: four times as fast as a hash, and no edit within four bytes escapes it."""
-    size = crc = 0
-    with files.explained(path), path.open("rb", buffering=0) as file:
-        while block := file.read(CHUNK):
-            size, crc = size + len(block), zlib.crc32(block, crc)
-    return f"{size:x}-{crc:08x}"
-
-
-def _table(path: Path, table: str) -> Bytes:
-    file = path.name if path.suffix == ".csv" else f"{path.name}: {table}.csv"
-    with files.explained(path):
-        return parse(_text(path, f"{table}.csv"), table, file)
-
-
-def _text(path: Path, member: str) -> bytes:
-    """Give the unpacked text of ``path``, which is a CSV file, a gzip, or a zip that holds ``member``."""
-    damaged = f"{path}: damaged or truncated"
+def _from_cache(path: Path, key: str) -> tuple[Arrays, str] | None:
+    """Load a cache entry; None where there is none, or where anything in it is not as it was written."""
     try:
-        if path.suffix == ".gz":
-            return gzip.decompress(path.read_bytes())
-        if path.suffix != ".zip":
-            return path.read_bytes()
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            for name in names:
-                if name.startswith(("/", "\\")) or PureWindowsPath(name).drive or ".." in PureWindowsPath(name).parts:
-                    raise BadInput(
-                        f"{path}: member {name!r} points outside the folder; download the zip from Kaggle again"
-                    )
-            found = [name for name in names if PurePosixPath(name).name == member and "__MACOSX" not in name]
-            if len(found) != 1:
-                raise BadInput(f"{path}: expected one {member} in it, found {len(found)} among {len(names)} members")
-            return archive.read(found[0])
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise BadInput(f"{damaged} ({error}); download it again") from error
-    except (RuntimeError, NotImplementedError) as error:  # an encrypted member, or a packing that Python does not know
-        raise BadInput(f"{path}: cannot be unpacked ({error}); download it again") from error
-
-
-def _from_cache(path: Path) -> tuple[Arrays, str] | None:
-    """Load a cache entry; None where there is none or it is damaged, since it can be made again."""
-    try:
-        with path.open("rb") as entry:
-            arrays = (np.load(entry), np.load(entry), np.load(entry))
-            fingerprint = entry.read().decode(errors="replace")
-    except (OSError, ValueError, EOFError):
+        with path.open("rb", buffering=0) as entry:
+            mark, rows, test_rows = CACHE_HEAD.unpack(entry.read(CACHE_HEAD.size))
+            cells = SIDE * SIDE
+            lengths = (rows * cells, rows, test_rows * cells)
+            tail_length = len(_cache_tail(key, "0" * 16))
+            if mark != CACHE_MARK or os.fstat(entry.fileno()).st_size != CACHE_HEAD.size + sum(lengths) + tail_length:
+                return None
+            content = np.empty(sum(lengths), np.uint8)
+            entry.readinto(content.data)
+            tail = entry.read()
+    except (OSError, struct.error):
         return None
-    return (arrays, fingerprint) if fingerprint == _fingerprint(arrays) else None
+    images, labels, test_images = np.split(content, np.cumsum(lengths)[:2])
+    arrays = images.reshape(-1, SIDE, SIDE), labels, test_images.reshape(-1, SIDE, SIDE)
+    fingerprint = _fingerprint(arrays)
+    return (arrays, fingerprint) if tail == _cache_tail(key, fingerprint) else None
+
+
+def _to_cache(path: Path, key: str, arrays: Arrays, fingerprint: str) -> None:
+    with files.replacing(path, durable=False) as part, part.open("wb") as out:
+        out.write(CACHE_HEAD.pack(CACHE_MARK, len(arrays[0]), len(arrays[2])))
+        for array in arrays:
+            out.write(array.data)
+        out.write(_cache_tail(key, fingerprint))
+
+
+def _cache_tail(key: str, fingerprint: str) -> bytes:
+    """Give the end of a cache entry: of what files it was made, and the checksum of its arrays."""
+    return f"\n{key} {fingerprint}\n".encode()
 
 
 def _fingerprint(arrays: Arrays) -> str:
