@@ -105,13 +105,13 @@ def read(path: Path, rows: int = ROWS) -> bytes:
     """
     limit = max(LIMIT, 32 * rows)
     with files.explained(path):
-        if not stat.S_ISREG(path.stat().st_mode):
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
             raise BadInput(f"{path}: expected a file, found a {'folder' if path.is_dir() else 'device or pipe'}")
+        if about.st_size > limit:
+            raise BadInput(f"{path}: larger than {limit:,} bytes, which no submission of {rows:,} rows is")
         with path.open("rb") as file:
-            content = file.read(limit + 1)
-    if len(content) > limit:
-        raise BadInput(f"{path}: larger than {limit:,} bytes, which no submission of {rows:,} rows is")
-    return content
+            return file.read(about.st_size + 1)
 
 
 class _Fault(NamedTuple):
