@@ -330,9 +330,9 @@ def _picked(home: Path, file: Path | None, run: str | None) -> tuple[Row, Path]:
     """The row and file to send; the row is new where the ledger has none for the file."""
     submissions = home / "submissions"
     rows = ledger.read(submissions)
-    if file and run:
+    if file and run is not None:
         raise BadInput("FILE and RUN: expected one of the two, found both")
-    if file or run:
+    if file or run is not None:
         path = file or submissions / f"{files.safe_name(run or '', 'RUN')}.csv"
         if not os.path.lexists(path):
             raise BadInput(f"{path}: no such file", hint="`make scores` lists the runs")
