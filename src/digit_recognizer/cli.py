@@ -12,6 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -275,8 +276,8 @@ def _status(given: argparse.Namespace) -> None:
 def _output(given: argparse.Namespace) -> None:
     from digit_recognizer.bundle import KERNEL_SLUG
 
-    with competition.signed_in() as door:
-        sending.fetch(Path.cwd(), door, f"{door.account()}/{KERNEL_SLUG}")
+    with competition.signed_in() as client:
+        sending.fetch(Path.cwd(), client, f"{client.account()}/{KERNEL_SLUG}")
 
 
 def _download() -> None:
@@ -380,16 +381,18 @@ def _story() -> Story:
 
 
 def _check(given: argparse.Namespace) -> int:
-    note = given.file.resolve().parent.parent / "runs" / given.file.stem / "run.json"
-    competition: dict[str, Any] = {"test_rows": submission.ROWS, "identity": {"sample": False}}
-    run = files.read_json(note) if note.exists() else competition
-    rows = given.rows or run["test_rows"]
-    faults = submission.check(given.file, rows)
+    if given.rows is not None and given.rows < 1:
+        raise BadInput(f"rows: expected at least 1, found {given.rows}")
+    made = sending.made_from(Path(os.path.realpath(given.file)).parent.parent, given.file.stem)
+    rows = given.rows or made.test_rows or submission.ROWS
+    faults, warnings = submission.examine(given.file, rows)
     if faults:
-        print("\n".join(f"{given.file}, {fault}" for fault in faults), file=sys.stderr)
+        print("\n".join(printable(f"{given.file}, {fault}") for fault in faults), file=sys.stderr)
         return BadInput.status
-    warning = "; of a sample run, it cannot be submitted" if run["identity"]["sample"] else ""
-    print(f"{given.file}: good, {rows:,} rows of ImageId,Label{warning}")
+    for warning in warnings:
+        print(printable(f"warning: {given.file}: {warning}"), file=sys.stderr)
+    obstacle = replace(made, test_rows=rows).obstacle
+    print(printable(f"{given.file}: good, {rows:,} rows of ImageId,Label{obstacle and '; ' + obstacle}"))
     return 0
 
 

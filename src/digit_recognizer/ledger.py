@@ -1,13 +1,18 @@
 """The ledger, ``submissions/ledger.csv``: what was run, what it scored, what was sent, what Kaggle said.
 
 One row a run, in plain CSV that a person can read and commit. Every change is made under a lock and writes the file
-anew, whole, so that several processes lose nothing of each other's.
+anew, whole, so that several processes lose nothing of each other's. Rows of sample runs are kept apart, in
+``sample-ledger.csv``, which is not committed.
+
+The columns are found by their names, in any order: a missing one takes its default, and an unknown one, of a later
+version, is kept. A field that a spreadsheet would take for a formula is written with a ``'`` before it.
 """
 
 import csv
 import dataclasses
 import hashlib
 import io
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +30,9 @@ if TYPE_CHECKING:
 
 NAME = "ledger.csv"
 SAMPLE = "sample-"
-COUNTS = ("oof_errors", "oof_rows", "holdout_errors", "holdout_rows")
+COUNTS = ("oof_errors", "oof_rows", "holdout_errors", "holdout_rows", "train_rows", "test_rows")
+RESTORE = "correct it there, or restore the file, as from git"
+FORMULA = re.compile("'*[=+\\-@\t\r]")  # how a field begins that a spreadsheet would calculate, escaped or not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +52,8 @@ class Row:
         status: empty, ``sending``, or Kaggle's own ``pending``, ``complete`` or ``error``.
         public_score: as Kaggle tells it.
         message: sent along with the file.
+        train_rows, test_rows: of the files that the run was made from.
+        extra: column and text of what a later version keeps beside these.
     """
 
     run: str
@@ -65,6 +74,14 @@ class Row:
     status: str = ""
     public_score: str = ""
     message: str = ""
+    train_rows: int | None = None
+    test_rows: int | None = None
+    extra: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def sent(self) -> bool:
+        """Whether Kaggle has it; not where it ended in an error there, even while it is sent once more."""
+        return bool(self.reference) and self.status not in ("error", "sending")
 
     @property
     def sample(self) -> bool:
@@ -83,18 +100,19 @@ class Row:
 
     @property
     def public(self) -> float | None:
-        """The public score as a number from 0 to 1."""
+        """The public score as a number from 0 to 1; None for anything else."""
         try:
-            return float(self.public_score)
+            value = float(self.public_score.replace(",", "."))  # some spreadsheets write a decimal comma
         except ValueError:
             return None
+        return value if 0 <= value <= 1 else None
 
     def changed(self, **fields: Any) -> "Row":
         """Give this row with some fields replaced."""
         return dataclasses.replace(self, **fields)
 
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Row))
+FIELDS = tuple(field.name for field in dataclasses.fields(Row) if field.name != "extra")
 
 
 def of_run(run: "Run", scores: "Scores", file: Path) -> Row:
@@ -116,35 +134,29 @@ def of_run(run: "Run", scores: "Scores", file: Path) -> Row:
         holdout_rows=holdout.rows if holdout else None,
         holdout_accuracy=f"{holdout.accuracy:.5f}" if holdout else "",
         file_sha256=digest(file),
+        train_rows=about.get("train_rows"),
+        test_rows=about.get("test_rows"),
     )
 
 
 def digest(file: Path) -> str:
     """SHA-256 of a submission file, in hexadecimal."""
     with files.explained(file):
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        if not file.is_file():  # a FIFO would block
+            raise BadInput(f"{file}: expected a file, found none")
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def read(folder: Path) -> list[Row]:
     """Read the ledger of a ``submissions`` folder, in its own order; where there is none it is empty.
 
     Raises:
-        BadInput: the file cannot be read or has another form.
+        BadInput: a file cannot be read or has another form, a run's name cannot be part of a path, or two rows of one
+            run contradict each other.
     """
-    path = folder / NAME
-    if not path.exists():
-        return []
-    with files.explained(path):
-        content = path.read_bytes()
-    try:
-        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        header = tuple(next(lines, ()))
-        if header != FIELDS:
-            expected = f"expected the header {FIELDS[0]},{FIELDS[1]},…,{FIELDS[-1]}"
-            raise BadInput(f"{path}, line 1: {expected}, found {','.join(header) or 'nothing'}")
-        return [_row(path, lines.line_num, fields) for fields in lines if fields]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path}: expected CSV in UTF-8, found another ({error}); take it back from git") from error
+    # A row that is moved to the samples' file is written there before it leaves the other, so this order misses none.
+    return _merged([*_rows(folder / NAME), *_rows(folder / (SAMPLE + NAME))])
 
 
 def record(folder: Path, row: Row) -> None:
@@ -153,8 +165,8 @@ def record(folder: Path, row: Row) -> None:
         before = next((i for i, old in enumerate(rows) if old.run == row.run), None)
         if before is None:
             rows.append(row)
-        elif not rows[before].reference:
-            rows[before] = row
+        elif not (rows[before].reference or rows[before].status):
+            rows[before] = row.changed(extra=row.extra or rows[before].extra)
 
 
 def update(folder: Path, run: str, **fields: Any) -> Row:
@@ -169,28 +181,119 @@ def update(folder: Path, run: str, **fields: Any) -> Row:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[list[Row]]:
-    """Give the rows to be changed in place, while no other process can; then write them."""
+    """Give the rows to be changed in place, while no other process can; then write them.
+
+    Raises:
+        BadInput: the ledger cannot be read or written, or a run's name cannot be part of a path.
+    """
     with files.locked(folder / f".{NAME}.lock"):
-        rows = read(folder)
-        before = list(rows)
+        found = {path: _rows(path) for path in (folder / NAME, folder / (SAMPLE + NAME))}
+        rows = _merged([one for part in found.values() for one in part])
         yield rows
-        if rows != before:
-            text = io.StringIO()
-            lines = csv.writer(text, lineterminator="\n")
-            lines.writerow(FIELDS)
-            lines.writerows(dataclasses.astuple(row) for row in rows)
-            files.write_bytes(folder / NAME, text.getvalue().encode())
+        for path, before in reversed(found.items()):
+            after = [row for row in rows if row.sample == path.name.startswith(SAMPLE)]
+            if after != [row for _, row in before]:
+                files.write_bytes(path, _text(after).encode(errors="replace"))
 
 
-def _row(path: Path, line: int, fields: list[str]) -> Row:
-    if len(fields) != len(FIELDS):
-        raise BadInput(f"{path}, line {line}: expected {len(FIELDS)} fields, found {len(fields)}")
-    values: dict[str, Any] = dict(zip(FIELDS, fields, strict=True))
-    for name in COUNTS:
-        if values[name] and not values[name].isdecimal():
-            raise BadInput(f"{path}, line {line}, column {name}: expected a count of rows, found {values[name]!r}")
-        values[name] = int(values[name]) if values[name] else None
-    return Row(**values)
+def _text(rows: list[Row]) -> str:
+    """The rows as CSV; ``_rows`` reads back what is written."""
+    extra = tuple(dict.fromkeys(column for row in rows for column, _ in row.extra))
+    lines = [FIELDS + extra]
+    for row in rows:
+        files.safe_name(row.run, "run")
+        known = ("" if (value := getattr(row, name)) is None else str(value) for name in FIELDS)
+        lines.append((*known, *(dict(row.extra).get(column, "") for column in extra)))
+    return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
+
+
+def _quoted(field: str) -> str:
+    if FORMULA.match(field):
+        field = "'" + field
+    return '"' + field.replace('"', '""') + '"' if set(field) & set('",;\t\r\n') else field
+
+
+def _rows(path: Path) -> list[tuple[str, Row]]:
+    """The rows of one file, each with its file and line; as a spreadsheet may have saved it, with another separator."""
+    with files.explained(path):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return []
+    line = 0
+    try:
+        text = content.decode("utf-8-sig")
+        head = re.split("[\\r\\n]", text, maxsplit=1)[0]
+        lines = csv.reader(
+            io.StringIO(text, newline=""),
+            strict=True,
+            delimiter=max(",;\t", key=lambda separator: head.count(separator)),
+        )
+        columns = [_plain(column).strip() for column in next(lines, [])]
+        if "run" not in columns:
+            expected = f"expected the header {FIELDS[0]},{FIELDS[1]},…,{FIELDS[-1]}"
+            raise BadInput(f"{path}, line 1: {expected}, found {','.join(columns)[:60] or 'nothing'}", hint=RESTORE)
+        if twice := next((column for column in columns if column and columns.count(column) > 1), None):
+            raise BadInput(f"{path}, line 1: expected each column once, found {twice[:60]} twice", hint=RESTORE)
+        rows = []
+        for fields in lines:
+            line = lines.line_num
+            if any(fields):
+                rows.append((f"{path}, line {line}", _row(f"{path}, line {line}", columns, fields)))
+    except (UnicodeDecodeError, csv.Error) as error:
+        place = f"{path}, line {line + 1}" if isinstance(error, csv.Error) else path
+        raise BadInput(f"{place}: expected CSV in UTF-8, found another form ({error})", hint=RESTORE) from error
+    return rows
+
+
+def _plain(field: str) -> str:
+    return field[1:] if field.startswith("'") and FORMULA.match(field) else field
+
+
+def _row(where: str, columns: list[str], fields: list[str]) -> Row:
+    if len(fields) != len(columns):
+        raise BadInput(f"{where}: expected {len(columns)} fields, found {len(fields)}", hint=RESTORE)
+    values: dict[str, Any] = {}
+    extra = []
+    for column, field in zip(columns, map(_plain, fields), strict=True):
+        if column in COUNTS:
+            if not re.fullmatch("[0-9]{0,9}", field):
+                raise BadInput(
+                    f"{where}, column {column}: expected a count of rows, found {field[:60]!r}", hint=RESTORE
+                )
+            values[column] = int(field) if field else None
+        elif column in FIELDS:
+            values[column] = field
+        elif column:
+            extra.append((column, field))
+        elif field:
+            raise BadInput(f"{where}: expected a name for its column, found none above {field[:60]!r}", hint=RESTORE)
+    files.safe_name(values["run"], f"{where}, column run")
+    for errors, rows in (("oof_errors", "oof_rows"), ("holdout_errors", "holdout_rows")):
+        wrong, of = values.get(errors), values.get(rows)
+        if wrong is not None and of is not None and wrong > of:
+            raise BadInput(
+                f"{where}, column {errors}: expected at most the {of} of {rows}, found {wrong}", hint=RESTORE
+            )
+    return Row(**values, extra=tuple(extra))
+
+
+def _merged(found: list[tuple[str, Row]]) -> list[Row]:
+    """Give one row a run: of two, the one that was sent, where the other is of the same file and was not."""
+    rows: dict[str, tuple[str, Row]] = {}
+    for where, row in found:
+        first, other = rows.setdefault(row.run, (where, row))
+        if row == other:
+            continue
+        if row.file_sha256 != other.file_sha256 or bool(row.reference) == bool(other.reference):
+            place, line = where.rsplit(", ", 1)
+            place = line if first.startswith(f"{place}, ") else where
+            raise BadInput(
+                f"{first} and {place}: expected one row of run {row.run}, found two that differ",
+                hint="remove one of them",
+            )
+        rows[row.run] = (first, row if row.reference else other)
+    return [row for _, row in rows.values()]
 
 
 def _score(errors: int | None, rows: int | None) -> Score | None:

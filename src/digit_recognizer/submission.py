@@ -1,5 +1,8 @@
 """Write the submission file, and check one: ``ImageId,Label``, ids from 1, a digit each."""
 
+import re
+import stat
+from itertools import count, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from digit_recognizer import files
-from digit_recognizer.errors import KitError
+from digit_recognizer.errors import BadInput, KitError
 
 HEADER = "ImageId,Label"
 ROWS = 28_000
+LIMIT = 10_000_000  # bytes; a file of 28,000 rows has 0.2 million
 
 
 def write(path: Path, digits: npt.NDArray[np.integer], *, also: Path | None = None) -> None:
@@ -39,7 +43,7 @@ def check(path: Path, rows: int = ROWS) -> list[str]:
     """Name every fault of a submission file; no fault is an empty list.
 
     Args:
-        path: the file. LF and CRLF line ends both pass, a mixture does not.
+        path: the file. LF and CRLF line ends both pass, a mixture does not; ``warnings`` names what passes otherwise.
         rows: how many rows the test file has.
 
     Returns:
@@ -48,25 +52,66 @@ def check(path: Path, rows: int = ROWS) -> list[str]:
     Raises:
         BadInput: the file cannot be read.
     """
-    with files.explained(path):
-        content = path.read_bytes()
+    return examine(path, rows)[0]
+
+
+def examine(path: Path, rows: int = ROWS) -> tuple[list[str], list[str]]:
+    """Give the faults of ``check``, and warnings: what Kaggle accepts and this project does not write.
+
+    That is quoted fields, and rows in another order where each ImageId is there once.
+    """
+    content = read(path, rows)
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         at = content.count(b"\n", 0, error.start) + 1
-        return [f"line {at}: expected UTF-8 text, found byte 0x{content[error.start]:02x}"]
+        return [f"line {at}: expected UTF-8 text, found byte 0x{content[error.start]:02x}"], []
     lines = text.split("\n")
-    if len(lines) > 1 and lines[-1] == "":
+    unfinished = lines[-1] != ""  # the last line may lack its end
+    if len(lines) > 1 and not unfinished:
         lines.pop()
-    returned = lines[0].endswith("\r")
-    faults = []
+    crlf = lines[0].endswith("\r") and "\n" in text
+    faults, fields, quoted = [], [], False
     for number, line in enumerate(lines, start=1):
-        if line.endswith("\r") != returned and (number < len(lines) or text.endswith("\n")):
-            faults.append(_Fault(number, "line end", f"the line end of line 1, {_end(returned)}", _end(not returned)))
-        faults += _faults_of_line(number, line.removesuffix("\r"), rows)
+        if unfinished and number == len(lines):
+            if line.endswith("\r"):
+                faults.append(_Fault(number, "line end", f"{_end(crlf)} or nothing after the last row", "CR"))
+        elif line.endswith("\r") != crlf:
+            faults.append(_Fault(number, "line end", f"the line end of line 1, {_end(crlf)}", _end(not crlf)))
+        plain = [_unquoted(field) for field in line.removesuffix("\r").split(",")]
+        quoted = quoted or any(was for _, was in plain)
+        fields.append([field for field, _ in plain])
+    shuffled = _shuffled(fields[1 : rows + 1], rows)
+    where: dict[str, list[int]] = {}  # ImageId → the lines it is on
+    for number, row in enumerate(fields[1 : rows + 1], start=2):
+        where.setdefault(row[0], []).append(number)
+    for number, (line, row) in enumerate(zip(lines, fields, strict=True), start=1):
+        faults += _faults_of_line(number, line.removesuffix("\r"), row, rows, where, shuffled)
     if len(lines) <= rows:
         faults.append(_Fault(len(lines) + 1, "end", f"{rows:,} rows", f"the end of the file after {len(lines) - 1:,}"))
-    return _merged(faults)
+    missing = next(image for image in count(1) if str(image) not in where)
+    if shuffled and missing <= rows:
+        faults.append(_Fault(len(lines) + 1, "missing", f"a row of ImageId {missing} before", "none"))
+    warnings = ["quoted fields, which Kaggle accepts"] * quoted
+    warnings += ["rows not in the order of their ImageId, which Kaggle accepts"] * shuffled
+    return _merged(faults), [] if faults else warnings
+
+
+def read(path: Path, rows: int = ROWS) -> bytes:
+    """Give the bytes of a submission file of about ``rows`` rows.
+
+    Raises:
+        BadInput: it cannot be read, is not a regular file (a FIFO would block), or is far larger than one can be.
+    """
+    limit = max(LIMIT, 32 * rows)
+    with files.explained(path):
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise BadInput(f"{path}: expected a file, found a {'folder' if path.is_dir() else 'device or pipe'}")
+        if about.st_size > limit:
+            raise BadInput(f"{path}: larger than {limit:,} bytes, which no submission of {rows:,} rows is")
+        with path.open("rb") as file:
+            return file.read(about.st_size + 1)
 
 
 class _Fault(NamedTuple):
@@ -76,18 +121,45 @@ class _Fault(NamedTuple):
     found: str
 
 
-def _faults_of_line(number: int, line: str, rows: int) -> list[_Fault]:
+def _unquoted(field: str) -> tuple[str, bool]:
+    """Give a field without the quotes around it, and whether it had some."""
+    quoted = len(field) > 1 and field[0] == field[-1] == '"'
+    return (field[1:-1], True) if quoted else (field, False)
+
+
+def _shuffled(table: list[list[str]], rows: int) -> bool:
+    """Whether the rows are to be read as in another order than that of their ids.
+
+    Either each id is there once, and not in order; or there are faults, and fewer than half of the rows have the id
+    that follows the row before, so that a fault is no matter of one row's place.
+    """
+    ids = [int(row[0]) if re.fullmatch("[1-9][0-9]{0,17}", row[0]) else 0 for row in table]
+    if ids and len(set(ids)) == rows and min(ids) == 1 and max(ids) == rows:
+        return ids != sorted(ids)
+    return 2 * sum(after == before + 1 for before, after in pairwise([0, *ids])) < len(ids)
+
+
+def _faults_of_line(
+    number: int, line: str, fields: list[str], rows: int, where: dict[str, list[int]], shuffled: bool
+) -> list[_Fault]:
     if number == 1:
-        return [] if line == HEADER else [_Fault(number, "header", f"the header {HEADER}", _shown(line))]
+        header = ",".join(fields) == HEADER
+        return [] if header else [_Fault(number, "header", f"the header {HEADER}", _shown(line))]
     if number - 1 > rows:
         return [_Fault(number, "surplus", f"the end of the file after {rows:,} rows", _shown(line))]
-    fields = line.split(",")
     if len(fields) != 2:
         return [_Fault(number, "fields", "an id and a label", _shown(line))]
     faults = []
     image, label = fields
-    if image != str(number - 1):
-        faults.append(_Fault(number, "id", f"ImageId {number - 1}", _shown(image)))
+    others = [other for other in where[image] if other != number]
+    found = _shown(image) + (f", as on line {others[0]}" if others else "")
+    if not shuffled:
+        if image != str(number - 1):
+            faults.append(_Fault(number, "id", f"ImageId {number - 1}", found))
+    elif not (re.fullmatch("[1-9][0-9]*", image) and len(image) < 19 and int(image) <= rows):
+        faults.append(_Fault(number, "id", f"an ImageId from 1 to {rows}", _shown(image)))
+    elif others and others[0] < number:
+        faults.append(_Fault(number, "repeated id", "each ImageId once", found))
     if not (len(label) == 1 and label in "0123456789"):
         faults.append(_Fault(number, "label", "a Label from 0 to 9", _shown(label)))
     return faults
