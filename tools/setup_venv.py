@@ -137,7 +137,7 @@ def pip(python: Path, words: list[str], what: str) -> None:
     """Install by ``pip install <words>``; on a terminal a line shows its step and the seconds, elsewhere each phase."""
     environment = {name: value for name, value in os.environ.items() if name not in (*IGNORED, "PYTHONPATH")}
     environment |= {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}  # these win over pip's configuration files
-    command = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
+    command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
     process = subprocess.Popen(
         [*command, *words],
         stdout=subprocess.PIPE,
