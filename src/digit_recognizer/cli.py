@@ -14,6 +14,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,8 @@ class _Parser(argparse.ArgumentParser):
         given, unknown = super().parse_known_args(args, namespace)
         if unknown:
             word = unknown[0].partition("=")[0]
-            raise BadInput(f"{self.prog}: {_shortened(word)}: unknown option", hint=self._hint(word))
+            kind = "option" if word.startswith("-") else "word"
+            raise BadInput(f"{self.prog}: unknown {kind} {_shortened(word)!r}", hint=self._hint(word))
         return given, unknown
 
     def error(self, message: str) -> Any:
@@ -236,9 +238,11 @@ def _path(text: str) -> Path:
     """Read a path, with ``~`` as the home folder: make hands it on unread."""
     try:
         path = Path(text).expanduser()
-        path.exists()  # no path of any file where it contains NUL or is too long
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # fails where it contains NUL or is too long
     except (OSError, RuntimeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{_shortened(text)!r} cannot be a path ({error})") from None
+        why = getattr(error, "strerror", None) or error
+        raise argparse.ArgumentTypeError(f"{_shortened(text)!r} cannot be used: {why}") from None
     return path
 
 
@@ -268,7 +272,7 @@ def _number(text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"expected a number, found {_shortened(text)!r}")
+        raise argparse.ArgumentTypeError(f"expected a finite number, found {_shortened(text)!r}")
     return number
 
 

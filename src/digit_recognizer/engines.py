@@ -63,9 +63,9 @@ def cores() -> int:
     """How many processor cores this process may use: by its affinity, and by its control groups' quotas, rounded up."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group in _control_groups("cpu"):
-        quota = (
-            _text(group / "cpu.max") or _text(group / "cpu.cfs_quota_us") + _text(group / "cpu.cfs_period_us")
-        ).split()
+        quota = _text(group / "cpu.max").split()
+        if not quota:
+            quota = [_text(group / name).strip() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
         if len(quota) == 2 and all(word.isdecimal() and int(word) for word in quota):
             count = min(count, math.ceil(int(quota[0]) / int(quota[1])))
     return count
