@@ -21,6 +21,14 @@ PYTHON = os.environ.get("KERNEL_PYTHON", sys.executable)  # make image runs thes
 SHORT = ["--recipe", "quick", "--epochs", "1", "--folds", "2"]
 
 
+@pytest.fixture(autouse=True)
+def kernel_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the verbs ``kernel`` and ``push`` write, instead of the repository's own folder."""
+    folder = tmp_path_factory.mktemp("build") / "kernel"
+    monkeypatch.setattr(cli, "KERNEL", folder)
+    return folder
+
+
 def build(folder: Path, *options: str, accelerator: str = "none", notebook: bool = False) -> Path:
     return bundle.build(ROOT, folder, options=options, accelerator=accelerator, notebook=notebook)
 
@@ -49,16 +57,35 @@ def test_the_metadata_are_what_kaggle_needs(tmp_path: Path) -> None:
     assert (told["machine_shape"], told["enable_gpu"], told["enable_tpu"]) == ("NvidiaTeslaT4", True, False)
     build(tmp_path, accelerator="tpu", notebook=True)
     told = json.loads((tmp_path / "kernel-metadata.json").read_text())
-    assert (told["machine_shape"], told["enable_gpu"], told["enable_tpu"]) == ("Tpu1VmV38", False, True)
+    assert (told["machine_shape"], told["enable_gpu"], told["enable_tpu"]) == ("TpuV5E8", False, True)
     assert (told["kernel_type"], told["code_file"]) == ("notebook", "kernel.ipynb")
     assert "'KERAS_BACKEND': 'jax'" in (tmp_path / "kernel.ipynb").read_text()
 
 
-def test_a_recipe_file_travels_as_its_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("accelerator", ["t4x2", "tpu"])
+@pytest.mark.parametrize("notebook", [True, False])
+def test_a_kernel_knows_what_accelerator_it_was_made_for(tmp_path: Path, accelerator: str, notebook: bool) -> None:
+    told = f"'DIGIT_RECOGNIZER_ACCELERATOR': '{accelerator}'"
+    assert told in build(tmp_path, accelerator=accelerator, notebook=notebook).read_text()
+    assert told not in build(tmp_path, notebook=notebook).read_text()
+
+
+def test_a_script_replaces_a_notebook_and_a_notebook_a_script(
+    kernel_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, name in (([], "kernel.py"), (["--notebook"], "kernel.ipynb"), ([], "kernel.py")):
+        assert cli.main(["kernel", *words]) == 0
+        assert sorted(path.name for path in kernel_folder.iterdir()) == ["kernel-metadata.json", name]
+        assert json.loads((kernel_folder / "kernel-metadata.json").read_text())["code_file"] == name
+
+
+def test_a_recipe_file_travels_as_its_fields(
+    tmp_path: Path, kernel_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(recipe.named("dense").changed(name="mine", learning_rate=0.0123).toml())
     assert cli.main(["kernel", "--recipe", str(file), "--budget", "3h"]) == 0
-    text = (ROOT / "build" / "kernel" / "kernel.py").read_text()
+    text = (kernel_folder / "kernel.py").read_text()
     options = ast.literal_eval(text[text.index("OPTIONS = ") + 10 : text.index("ENVIRONMENT = ")])
     assert str(file) not in text
     told = dict(zip(options[::2], options[1::2], strict=True))
@@ -73,7 +100,7 @@ def test_a_recipe_file_travels_as_its_fields(tmp_path: Path, capsys: pytest.Capt
         (["--accelerator", "p100"], "accelerator: expected one of none, t4x2, tpu, found 'p100'"),
         (["--epochs", "0"], "recipe, epochs: expected a number from 1"),
         (["--budget", "soon"], "expected a time such as 3m or 1h30m"),
-        (["--budget", "5s"], "at least 30 s, found '5s'"),
+        (["--budget", "5s"], "at least 30 s, at most 90 days, found '5s'"),
     ],
 )
 def test_a_kernel_that_cannot_be_is_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,12 +118,14 @@ def test_a_kernel_that_lacks_a_module_is_never_pushed(
     assert "SaveKernel" not in kaggle.calls
 
 
-def test_a_kernel_is_pushed_and_followed(kaggle: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kernel_is_pushed_and_followed(
+    kaggle: Server, kernel_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["push", *SHORT, "--accelerator", "t4x2"]) == 0
     shown = capsys.readouterr().out
     assert f"sent, Kaggle runs it: https://www.kaggle.com/code/{USER}/digit-recognizer-kit" in shown
     (sent,) = kaggle.kernels
-    assert sent["text"] == (ROOT / "build" / "kernel" / "kernel.py").read_text()
+    assert sent["text"] == (kernel_folder / "kernel.py").read_text()
     assert (sent["slug"], sent["newTitle"]) == (f"{USER}/digit-recognizer-kit", "Digit Recognizer Kit")
     assert (sent["isPrivate"], sent["enableInternet"], sent["machineShape"]) == (True, False, "NvidiaTeslaT4")
     assert sent["competitionDataSources"] == ["digit-recognizer"]
@@ -194,6 +223,50 @@ def test_the_script_alone_leaves_a_checked_submission_and_can_be_fetched(
     assert cli.main(["output"]) == 1
     assert "points outside" in capsys.readouterr().err
     assert not list(tmp_path.rglob("outside"))
+
+
+def paste(root: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a text as a notebook's cell runs it: without ``__file__``, and with another program's words."""
+    words = ["-f", "/home/me/.local/share/jupyter/runtime/kernel-1.json"]
+    _, env = kernel_tree(root)
+    return subprocess.run(
+        [PYTHON, "-I", "-c", "import sys; exec(sys.stdin.read())", *words],
+        input=text,
+        cwd=root / "working",
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def test_what_is_pasted_into_a_cell_heeds_its_own_options_alone(tmp_path: Path) -> None:
+    done = paste(tmp_path, build(tmp_path / "pasted", "--recipe", "none-such").read_text())
+    assert done.returncode == 2
+    assert "recipe: expected one of" in one_line(done.stderr)
+
+
+@pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="the package is not installed in the environment tried here")
+def test_the_repository_s_kernel_too_can_be_pasted(tmp_path: Path) -> None:
+    text = (ROOT / "kernel.py").read_text()
+    code = text.replace("cli.script(main)", "cli.script(lambda order: print(order.recipe))")
+    done = paste(tmp_path, f"import os\ndel os.environ['KAGGLE_KERNEL_RUN_TYPE']\n{code}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "standard\n", "")
+
+
+def test_worker_processes_of_a_pasted_script_find_its_modules(tmp_path: Path) -> None:
+    text = build(tmp_path / "pasted").read_text().removesuffix((ROOT / "kernel.py").read_text())
+    story = """
+import operator
+from digit_recognizer import engines
+from digit_recognizer.progress import Progress
+silent = Progress(0, 0, (), 0)
+engines.run(operator.is_, [0, 1], silent, workers=2, threads=1, done=lambda *told: print(*told))
+"""
+    done = paste(tmp_path, text + story)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == ["0 False", "1 False"]
+    assert list((tmp_path / "tmp").glob("*/digit_recognizer")) == [], "its modules' files are removed at the end"
 
 
 def test_without_its_data_the_script_says_what_to_add(tmp_path: Path) -> None:

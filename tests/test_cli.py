@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, kit, one_line, outside_make
+from conftest import ROOT, kit, one_line
 from digit_recognizer import cli
 
 
@@ -24,19 +24,99 @@ def test_help_answers_without_tensorflow(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "the following arguments are required: verb; see"),
-        (["fly"], "invalid choice: 'fly'"),
+        ([], "the following arguments are required: verb\nhint: see"),
+        (["fly"], "invalid choice: 'fly'\nhint: see"),
+        (["scoers"], "invalid choice: 'scoers'\nhint: did you mean scores?"),
         (["check"], "the following arguments are required: --file"),
-        (["run", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["run", "--epochs", "many"], "argument --epochs: expected a whole number, found 'many'"),
+        (["run", "--epochs", "1e3"], "argument --epochs: expected a whole number, found '1e3'"),
+        (["run", "--epochs", "9" * 5000], "argument --epochs: expected a whole number, found '999"),
+        (["run", "--seed", "9" * 4000], "argument --seed: expected a whole number, found '999"),
+        (["run", "--epochs", "1_0"], "argument --epochs: expected a whole number, found '1_0'"),
+        (["run", "--dropout", "nan"], "argument --dropout: expected a finite number, found 'nan'"),
+        (["run", "--dropout", "1e400"], "argument --dropout: expected a finite number, found '1e400'"),
+        (["run", "--budget", "9" * 400 + "h"], "at most 90 days, found '999"),
+        (["run", "--budget", "9" * 5000 + "s"], "at most 90 days, found '999"),
+        (["run", "--budget", "nan"], "expected a time such as 3m or 1h30m"),
+        (["run", "--budget", "1e999h"], "expected a time such as 3m or 1h30m"),
+        (["run", "--budget", "91000000s"], "at most 90 days, found '91000000s'"),
+        (["tune", "--trials", "0"], "argument --trials: expected a whole number from 1 to 100000, found 0"),
+        (["compare", "--seeds", "1" * 30], "argument --seeds: expected a whole number, found '111"),
+        (["compare", "--seeds", "1001"], "argument --seeds: expected a whole number from 1 to 1000, found 1001"),
+        (["check", "--file", "x.csv", "--rows", "-1"], "argument --rows: expected a whole number from 1"),
+        (["submit", "--wait", "nan"], "argument --wait: expected a finite number, found 'nan'"),
+        (["submit", "--wait", "inf"], "argument --wait: expected a finite number, found 'inf'"),
+        (["submit", "--wait", "-1"], "argument --wait: expected seconds from 0 to 604800, found '-1'"),
+        (["submit", "--yes=0"], "argument --yes: ignored explicit argument '0'"),
+        (["check", "--file", "~no-such-user/x.csv"], "argument --file: '~no-such-user/x.csv' cannot be used"),
+        (["run", "--data", "a" * 5000], "cannot be used: File name too long"),
+        # No option is taken by a part of its name, nor by one that another verb has.
+        (["run", "--epoch", "5"], "unknown option '--epoch'\nhint: did you mean --epochs?"),
+        (["run", "--batch_size=5"], "unknown option '--batch_size'\nhint: did you mean --batch-size?"),
+        (["submit", "--y"], "unknown option '--y'"),
+        (["submit", "--ye"], "unknown option '--ye'\nhint: did you mean --yes?"),
+        (["compare", "--epochs", "1"], "compare: unknown option '--epochs'"),
+        (["scores", "--data", "x"], "scores: unknown option '--data'"),
+        (["run", "quick"], "run: unknown word 'quick'"),
         (["run", "--recipe", "fast"], "recipe: expected one of quick, standard, best, "),
         (["run", "--epochs", "0"], "recipe, epochs: expected a number from 1 to 10000, found 0"),
     ],
 )
-def test_wrong_words_are_answered_in_one_line(words: list[str], told: str, tmp_path: Path) -> None:
-    done = kit(*words, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert told in one_line(done.stderr)
+def test_wrong_words_are_answered_in_one_line(
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert told in one_line(shown.err)
+    assert max(map(len, shown.err.splitlines())) < 400
     assert not list(tmp_path.iterdir())
+
+
+def test_the_exit_status_is_the_process_s(tmp_path: Path) -> None:
+    done = kit("run", "--epoch", "5", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean --epochs?" in one_line(done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_with_nul_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--data", "a\0b"]) == 2
+    assert "cannot be used: embedded null byte" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("words", "true"),
+    [
+        (["push"], "the kernel may have been sent already"),
+        (["kernel"], "build/kernel may not be complete"),
+        (["output"], "some files may have been fetched"),
+        (["data"], "resume the download"),
+        (["submit"], "looks at Kaggle's list before it sends again"),
+        (["scores"], "Kaggle's answers may be stored"),
+        (["bench"], "trained members are kept"),
+        (["tune"], "completed trials are kept"),
+        (["status"], "nothing was changed"),
+        (["check", "--file", "x.csv"], "nothing was changed"),
+    ],
+)
+def test_what_is_said_after_an_interrupt_is_true(
+    words: list[str], true: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("_build", "_bench", "_tune", "_check", "_submit", "_status"):
+        monkeypatch.setattr(cli, name, interrupt)
+    monkeypatch.setattr(cli.competition, "signed_in", interrupt)
+    monkeypatch.setattr(cli.sending, "scores", interrupt)
+    assert cli.main(words) == 130
+    assert true in one_line(capsys.readouterr().err)
 
 
 def test_the_kernel_without_its_packages_says_how_to_get_them() -> None:
@@ -45,31 +125,6 @@ def test_the_kernel_without_its_packages_says_how_to_get_them() -> None:
     )
     assert done.returncode == 1
     assert "package digit_recognizer is not installed; run `make setup`" in one_line(done.stderr)
-
-
-def test_make_alone_prints_every_verb() -> None:
-    done = subprocess.run(["make"], cwd=ROOT, env=outside_make(), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0
-    for verb in ("setup", "doctor", "data", "run", "scores", "check", "submit", "test", "lint", "clean"):
-        assert f"  make {verb} " in done.stdout
-
-
-def test_make_hands_its_options_on_as_they_were_given() -> None:
-    done = subprocess.run(
-        ["make", "-n", "run", "RECIPE=quick", "DATA=it's here/a b.zip", "BATCH_SIZE=64", "HOLDOUT=0"],
-        cwd=ROOT,
-        env=outside_make(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    command = done.stdout.strip().splitlines()[-1]
-    printed = subprocess.run(
-        ["sh", "-c", command.replace(".venv/bin/python", "printf '%s|'")], capture_output=True, text=True, timeout=60
-    )
-    assert printed.stdout == (
-        "-P|-m|digit_recognizer|run|--data|it's here/a b.zip|--recipe|quick|--holdout|0|--batch-size|64|"
-    )
 
 
 def test_a_download_is_no_part_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

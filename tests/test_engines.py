@@ -4,11 +4,36 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing import parent_process
+from pathlib import Path
 
 import pytest
 
 from digit_recognizer import engines
 from digit_recognizer.progress import Progress
+
+GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of files, without devices and limits; gives its folder."""
+    (tmp_path / "dev").mkdir()
+    for name, place in (("DEVICES", "dev"), ("GROUP", "cgroup"), ("GROUPS", "groups")):
+        monkeypatch.setattr(engines, name, tmp_path / place)
+    for name in (engines.VISIBLE, engines.WANTED, "KERAS_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    for cached in (engines.gpus, engines._report_missing):
+        cached.cache_clear()
+    return tmp_path
+
+
+def with_gpus(machine: Path, monkeypatch: pytest.MonkeyPatch, count: int, usable: int | None = None) -> None:
+    for number in range(count):
+        (machine / "dev" / f"nvidia{number}").touch()
+    (machine / "dev" / "nvidiactl").touch()
+    monkeypatch.setattr(engines, "_usable", lambda present: present if usable is None else usable)
 
 
 def _seen(member: int, reporter: engines.Reporter) -> tuple[int, str]:
@@ -24,16 +49,232 @@ def _seen_by_each(members: int) -> list[tuple[int, str]]:
     return told
 
 
-def test_each_gpu_has_a_worker_of_its_own_which_sees_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "gpus", lambda: 2)
+def test_each_gpu_has_a_worker_of_its_own_which_sees_no_other(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(machine, monkeypatch, 2)
     seen = set(_seen_by_each(5))
     assert sorted(gpu for _, gpu in seen) == ["0", "1"]
     assert len({process for process, _ in seen}) == 2
     assert engines.share(1)[0] == 1, "a member alone needs one"
 
 
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["0", "1", "2", "3"]),
+        ("2", ["2"]),
+        ("3,1", ["3", "1"]),
+        (" 1 , 0 ", ["1", "0"]),
+        ("GPU-8932f937-d72c,GPU-1", ["GPU-8932f937-d72c", "GPU-1"]),
+        ("MIG-GPU-1/5/0", ["MIG-GPU-1/5/0"]),
+        ("1,1", ["1"]),
+        ("2,-1,3", ["2"]),
+        ("0,,3", ["0"]),
+        ("", []),
+        (" ", []),
+        ("-1", []),
+    ],
+)
+def test_the_gpus_that_the_user_chose_are_used(
+    visible: str | None,
+    names: list[str],
+    machine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with_gpus(machine, monkeypatch, 4)
+    monkeypatch.setattr(engines, "cores", lambda: 6)
+    if visible is not None:
+        monkeypatch.setenv(engines.VISIBLE, visible)
+    assert list(engines.gpus()) == names
+    assert engines.share(16) == ((len(names), 6 // len(names)) if names else (6, 1))
+    assert capsys.readouterr().out == "", "who hides the GPUs knows of it"
+
+
+def test_workers_see_the_gpus_that_the_user_chose(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(machine, monkeypatch, 4)
+    monkeypatch.setenv(engines.VISIBLE, "GPU-b,3")
+    assert {gpu for _, gpu in _seen_by_each(4)} == {"GPU-b", "3"}
+
+
+def test_hidden_gpus_stay_hidden(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(machine, monkeypatch, 1)
+    monkeypatch.setenv(engines.VISIBLE, "-1")
+    assert {gpu for _, gpu in _seen_by_each(1)} == {"-1"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "package"),
+    [("", "tensorflow[and-cuda]"), ("tensorflow", "tensorflow[and-cuda]"), ("jax", "jax[cuda12]")],
+)
+def test_a_gpu_that_cannot_be_used_is_named_once_and_the_cores_work(
+    backend: str,
+    package: str,
+    machine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with_gpus(machine, monkeypatch, 1, usable=0)
+    monkeypatch.setattr(engines, "cores", lambda: 4)
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    assert [engines.share(16), engines.share(2)] == [(4, 1), (2, 2)]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"GPU 0: {backend or 'tensorflow'} cannot use it, training on 4 cores instead; ")
+    assert line.endswith(f'-m pip install "{package}"')
+
+
+def test_a_gpu_that_cannot_be_used_is_hidden_from_workers(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(machine, monkeypatch, 1, usable=0)
+    assert {gpu for _, gpu in _seen_by_each(1)} == {""}
+
+
+def test_some_of_the_gpus_can_be_used(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(machine, monkeypatch, 4, usable=2)
+    monkeypatch.setenv(engines.VISIBLE, "3,2,9,1")
+    assert engines.gpus() == ("3", "2"), "CUDA ends its list at a GPU that is not there"
+
+
+def _told_count(pipe: engines.connection.Connection, present: int) -> None:
+    pipe.send(present - 1)
+
+
+def _dies(pipe: engines.connection.Connection, present: int) -> None:
+    os._exit(134)
+
+
+def _hangs(pipe: engines.connection.Connection, present: int) -> None:
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(("job", "usable"), [(_told_count, 1), (_dies, 0), (_hangs, 0)])
+def test_a_process_of_its_own_is_asked_for_usable_gpus(
+    job: Callable[..., None], usable: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_count_gpus", job)
+    monkeypatch.setattr(engines, "PROBE_SECONDS", 1 if job is _hangs else 30)
+    assert engines._usable(2) == usable
+
+
+@pytest.mark.slow
+def test_here_keras_finds_as_many_gpus_as_it_lists() -> None:
+    from digit_recognizer.backend import keras
+
+    assert engines._usable(9) == sum(not name.startswith("cpu") for name in keras.distribution.list_devices())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "tpu", "line"),
+    [
+        ("t4x2", 0, False, "accelerator t4x2: this machine does not have it, training on 4 cores instead"),
+        ("t4x2", 1, False, "accelerator t4x2: this machine does not have it, training on 1 GPU instead"),
+        ("t4x2", 2, False, ""),
+        ("tpu", 0, False, "accelerator tpu: this machine does not have it, training on 4 cores instead"),
+        ("tpu", 0, True, ""),
+        ("", 0, False, ""),
+    ],
+)
+def test_a_kernel_without_its_accelerator_says_so(
+    wanted: str,
+    gpus: int,
+    tpu: bool,
+    line: str,
+    machine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with_gpus(machine, monkeypatch, gpus)
+    monkeypatch.setattr(engines, "cores", lambda: 4)
+    monkeypatch.setenv(engines.WANTED, wanted)
+    monkeypatch.setenv("KERAS_BACKEND", "jax" if wanted == "tpu" else "tensorflow")
+    if tpu:
+        (machine / "dev" / "accel0").touch()
+    engines.share(4)
+    assert capsys.readouterr().out.strip() == line
+
+
+@pytest.mark.parametrize(
+    ("group", "limits", "cores"),
+    [
+        ("0::/", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/", {"cpu.max": "150000 100000\n"}, 2),
+        ("0::/", {"cpu.max": "5000 100000\n"}, 1),
+        ("0::/", {"cpu.max": "max 100000\n"}, 64),
+        ("0::/", {"cpu.max": "9900000 100000\n"}, 64),
+        ("0::/", {"cpu.max": ""}, 64),
+        ("0::/", {"cpu.max": "\n0 0"}, 64),
+        ("0::/a b/job", {"a b/cpu.max": "400000 100000", "a b/job/cpu.max": "max 100000"}, 4),
+        ("0::/host/path/not/here", {"cpu.max": "300000 100000"}, 3),
+        ("0::/../../other", {"cpu.max": "300000 100000"}, 3),
+        (
+            "4:cpu,cpuacct:/docker/1\n2:memory:/",
+            {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"},
+            3,
+        ),
+        ("4:cpu:/a", {"cpu/a/cpu.cfs_quota_us": "250000\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, 3),
+        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ("4:cpuset:/", {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ("", {}, 64),
+    ],
+)
+def test_cores_are_bounded_by_the_control_groups_quota(
+    group: str, limits: dict[str, str], cores: int, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
+    write_limits(machine, group, limits)
+    assert engines.cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("group", "limits", "memory"),
+    [
+        ("0::/", {"memory.max": "max", "memory.high": "max"}, 64),
+        ("0::/", {"memory.max": str(8 * GIB)}, 8),
+        ("0::/", {"memory.max": str(8 * GIB), "memory.high": str(6 * GIB)}, 6),
+        ("0::/", {"memory.max": str(800 * GIB)}, 64),
+        ("0::/job", {"memory.max": str(8 * GIB), "job/memory.max": "max"}, 8),
+        ("9:memory:/docker/1", {"memory/memory.limit_in_bytes": str(4 * GIB)}, 4),
+        ("9:memory:/", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 64),
+        ("", {}, 64),
+    ],
+)
+def test_memory_is_bounded_by_the_control_groups_limit(
+    group: str, limits: dict[str, str], memory: int, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = {"SC_PHYS_PAGES": 64 * GIB // 4096, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    write_limits(machine, group, limits)
+    assert engines.memory() == memory * GIB
+
+
+def write_limits(machine: Path, group: str, limits: dict[str, str]) -> None:
+    (machine / "cgroup").write_text(group)
+    for name, text in limits.items():
+        path = machine / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "members", "shared"),
+    [
+        (2, 24, 4, (2, 1)),
+        (2, 24, 1, (1, 2)),
+        (4, 30, 16, (4, 1)),
+        (64, 512, 16, (16, 4)),
+        (64, 16, 16, (12, 5)),
+        (64, 4, 16, (2, 32)),
+        (8, 1, 16, (1, 8)),
+        (8, 2, 16, (1, 8)),
+    ],
+)
+def test_workers_are_as_many_as_memory_holds(
+    cores: int, memory: int, members: int, shared: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "cores", lambda: cores)
+    monkeypatch.setattr(engines, "memory", lambda: memory * GIB)
+    assert engines.share(members) == shared
+
+
 def test_where_there_is_no_gpu_all_cores_work_and_nothing_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "gpus", lambda: 0)
     monkeypatch.setattr(engines, "cores", lambda: 2)
     assert engines.share(5) == (2, 1)
     assert engines.share(1) == (1, 2)
@@ -41,10 +282,20 @@ def test_where_there_is_no_gpu_all_cores_work_and_nothing_is_hidden(monkeypatch:
 
 
 def test_a_tpu_is_opened_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "gpus", lambda: 0)
     monkeypatch.setattr(engines, "cores", lambda: 96)
     monkeypatch.setattr(engines, "tpu", lambda: True)
     assert engines.share(5) == (1, 96)
+
+
+def _probes(member: int, reporter: engines.Reporter) -> tuple[bool, tuple[str, ...]]:
+    return parent_process() is not None, engines.gpus()
+
+
+def test_a_worker_knows_its_gpu_without_a_process_of_its_own(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "gpus", lambda: ("GPU-b",))
+    told: list[object] = []
+    engines.run(_probes, [0], Progress(0, 0, (), 0), workers=1, threads=1, done=lambda _, one: told.append(one))
+    assert told == [(True, ())], "this machine has none"
 
 
 def _brought(member: int, reporter: engines.Reporter) -> list[str]:

@@ -36,9 +36,13 @@ def test_a_copy_is_opened_that_keeps_what_the_user_made_of_it(tmp_path: Path, mo
     monkeypatch.setattr(cli, "ROOT", tmp_path)
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(os, "execv", lambda program, words: started.append(words))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000, raising=False)
     copy = tmp_path / "build" / "notebook" / "way-through.ipynb"
     for content in ((ROOT / "src" / "notebooks" / copy.name).read_text(), "mine"):
         assert cli.main(["notebook"]) == 0
         assert copy.read_text() == content
         copy.write_text("mine")
     assert started[0][1:] == ["-m", "jupyterlab", str(copy)]
+    monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)  # Jupyter refuses root unless told otherwise
+    assert cli.main(["notebook"]) == 0
+    assert started[-1][1:] == ["-m", "jupyterlab", "--allow-root", str(copy)]

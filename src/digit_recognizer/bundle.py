@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from digit_recognizer import files, runs
+from digit_recognizer import engines, files, runs
 from digit_recognizer.competition import SLUG
 from digit_recognizer.errors import BadInput
 
@@ -16,7 +16,7 @@ KERNEL_SLUG = "digit-recognizer-kit"
 NOBODY = "your-kaggle-name"
 LIMIT = 1_000_000  # bytes of source that Kaggle takes
 LEFT_OUT = ("__main__", "bench", "bundle", "doctor", "tune")
-SHAPES = {"none": "", "t4x2": "NvidiaTeslaT4", "tpu": "Tpu1VmV38"}
+SHAPES = {"none": "", "t4x2": "NvidiaTeslaT4", "tpu": "TpuV5E8"}
 FIRST = ("__init__", "errors", "files", "recipe", "data", "folds", "backend", "augment", "networks", "member")
 RULE = "# " + "─" * 98
 
@@ -24,18 +24,22 @@ HEAD = '''\
 """{title}: an ensemble of augmented CNNs, with an honest score and a checked submission.
 
 One script made from a package, for a kernel runs one file: each module stands below under its own name, as it is, and
-kernel.py, the story of the whole, at the end. It needs no internet and installs nothing.
+kernel.py, which runs them, at the end. It needs no internet and installs nothing.
 """
 
+import atexit
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
+import shutil
 import sys
+import tempfile
 
 OPTIONS = {options}
 ENVIRONMENT = {environment}
 SOURCES = {{}}
+FILE = globals().get("__file__")  # none where this text is pasted into a notebook's cell
 
 
 class Modules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
@@ -44,7 +48,7 @@ class Modules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def find_spec(self, name, path=None, target=None):
         if name not in SOURCES:
             return None
-        place = os.path.join(os.path.abspath(__file__), *name.split(".")) + ".py"
+        place = os.path.join(os.path.abspath(FILE or "kernel.py"), *name.split(".")) + ".py"
         spec = importlib.machinery.ModuleSpec(name, self, origin=place, is_package=name == "{package}")
         spec.has_location = True
         return spec
@@ -59,9 +63,23 @@ class Modules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 sys.meta_path.insert(0, Modules())
 for variable, value in ENVIRONMENT.items():
     os.environ.setdefault(variable, value)
-if __name__ == "__main__":
+if FILE is None:
+    sys.argv = ["kernel.py", *OPTIONS]  # the notebook's own are not meant for this
+elif __name__ == "__main__":
     sys.argv[1:1] = OPTIONS
 '''
+
+TAIL = """\
+if FILE is None:  # worker processes cannot read a cell: they import the modules from files
+    FOLDER = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+    os.mkdir(os.path.join(FOLDER, "{package}"))
+    for name, source in SOURCES.items():
+        place = os.path.join(FOLDER, "{package}", name.partition(".")[2] or "__init__") + ".py"
+        with open(place, "w", encoding="utf-8") as file:
+            file.write(source)
+    sys.path.insert(0, FOLDER)
+"""
 
 
 def build(
@@ -85,13 +103,16 @@ def build(
     """
     if accelerator not in SHAPES:
         raise BadInput(f"accelerator: expected one of {', '.join(SHAPES)}, found {accelerator!r}")
-    environment = {"KERAS_BACKEND": "jax"} if accelerator == "tpu" else {}
+    environment = {} if accelerator == "none" else {engines.WANTED: accelerator}
+    if accelerator == "tpu":
+        environment["KERAS_BACKEND"] = "jax"
     kernel = (root / "kernel.py").read_text(encoding="utf-8")
     modules = _modules(root / "src" / PACKAGE)
+    script, cells = folder / "kernel.py", folder / "kernel.ipynb"
     if notebook:
-        path, text = folder / "kernel.ipynb", _notebook(modules, kernel, options, environment)
+        path, other, text = cells, script, _notebook(modules, kernel, options, environment)
     else:
-        path, text = folder / "kernel.py", _script(modules, kernel, options, environment)
+        path, other, text = script, cells, _script(modules, kernel, options, environment)
     if len(text.encode()) > LIMIT:
         raise BadInput(f"{path}: {len(text.encode()):,} bytes, more than the {LIMIT:,} that Kaggle takes")
     metadata = {
@@ -113,6 +134,8 @@ def build(
         metadata["machine_shape"] = SHAPES[accelerator]
     files.write_bytes(path, text.encode())
     files.write_json(folder / "kernel-metadata.json", metadata)
+    with files.explained(other):
+        other.unlink(missing_ok=True)
     return path
 
 
@@ -139,7 +162,7 @@ def _script(modules: dict[str, str], kernel: str, options: Sequence[str], enviro
     for name, source in modules.items():
         module = PACKAGE if name == "__init__" else f"{PACKAGE}.{name}"
         parts += [_heading(f"{PACKAGE}/{name}.py"), f"SOURCES[{json.dumps(module)}] = r'''{source}'''\n"]
-    return "\n".join([*parts, _heading("kernel.py"), kernel])
+    return "\n".join([*parts, TAIL.format(package=PACKAGE), _heading("kernel.py"), kernel])
 
 
 def _head(options: Sequence[str], environment: dict[str, str]) -> str:
