@@ -92,9 +92,10 @@ def test_what_cannot_be_compared_is_refused(
     Path("bare.toml").write_text('network = "dense"\nmembers = 1\nfolds = 5\nepochs = 1\nholdout = 0\n')
     for words, told in (
         (["--recipes", "dense,vgg"], "found 'vgg'"),
-        (["--seeds", "0"], "at least one recipe"),
-        (["--seeds", "1001"], "seeds: expected a number from 1 to 1,000"),
-        (["--seeds", "9" * 4000], "seeds: expected a number from 1 to 1,000"),
+        (["--seeds", "0"], "--seeds: expected a whole number from 1 to 1000"),
+        (["--recipes", ","], "at least one recipe"),
+        (["--seeds", "1001"], "--seeds: expected a whole number from 1 to 1000"),
+        (["--seeds", "9" * 4000], "--seeds: expected a whole number"),
         (["--recipes", "bare.toml"], "expected a holdout"),
     ):
         assert cli.main(["compare", *words]) == 2

@@ -251,5 +251,5 @@ def test_any_text_is_a_recipe_in_all_its_ranges_or_is_refused_in_one_line(conten
 
 def test_make_takes_each_setting() -> None:
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
-    (line,) = [line for line in makefile.splitlines() if line.startswith("SETTINGS :=")]
-    assert set(line.split()[2:]) == {setting.name.upper() for setting in recipe.settings()}
+    (line,) = [line for line in makefile.splitlines() if line.startswith("override SETTINGS :=")]
+    assert set(line.split()[3:]) == {setting.name.upper() for setting in recipe.settings()}

@@ -16,7 +16,6 @@ from digit_recognizer.recipe import Recipe
 from digit_recognizer.runs import Order
 from digit_recognizer.score import Score
 
-MOST_SEEDS = 1000
 # What the descriptions that a recipe comes from say it reaches on the test set of MNIST, whose digits the competition's
 # are: least accuracy, largest loss.
 CLAIMS: dict[str, dict[str, float]] = {
@@ -87,12 +86,9 @@ def compare(
         story: what trains one.
 
     Raises:
-        BadInput: an unknown recipe, a recipe named twice, too many seeds, data that cannot be read, or no recipe with a
-            holdout.
+        BadInput: an unknown recipe, data that cannot be read, or no recipe with a holdout.
         KitError: ``story`` returned, but left no complete run.
     """
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise BadInput(f"seeds: expected a number from 1 to {MOST_SEEDS:,}")
     cache = home / "runs" / "cache"
     recipes = [recipe.named(name) for name in names]
     share = max(one.holdout for one in recipes)
