@@ -342,16 +342,19 @@ def test_a_damaged_cache_entry_is_made_again(case: str, entry: Path, folder: Pat
     assert entry.read_bytes() == whole, "the entry is good again"
 
 
-def test_no_flipped_bit_of_a_cache_entry_is_used(entry: Path, folder: Path, tmp_path: Path) -> None:
+def test_no_flipped_bit_of_a_cache_entry_is_used(folder: Path, tmp_path: Path) -> None:
+    for table in ("train", "test"):
+        (folder / f"{table}.csv").write_bytes(csv_text(table, rows=2))
+    first = read(folder, tmp_path)
+    (entry,) = (tmp_path / "cache").iterdir()
     whole, key = entry.read_bytes(), entry.name.removesuffix(data.CACHE_ENDING)
     assert data._from_cache(entry, key)
-    ends = range(len(whole) * 8 - 768, len(whole) * 8)
-    for bit in (*range(3072), *range(3072, ends.start, 9973), *ends):
+    for bit in (*range(3072), *range(len(whole) * 8 - 768, len(whole) * 8)):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         entry.write_bytes(damaged)
         assert data._from_cache(entry, key) is None, bit
-    assert read(folder, tmp_path).labels.tolist() == [row % 10 for row in range(30)]
+    assert same(read(folder, tmp_path), first)
 
 
 def test_a_cache_entry_under_another_name_is_not_used(entry: Path, folder: Path, tmp_path: Path) -> None:

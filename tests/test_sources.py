@@ -421,8 +421,8 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message'
     ),
     "an encrypted zip": (
         {"digit-recognizer.zip": changed(BOTH, 6, 8, b"\1\0")},
-        "data/digit-recognizer.zip: cannot be unpacked (File 'train.csv' is encrypted",
-        "unpack it",
+        "data/digit-recognizer.zip: train.csv: encrypted",
+        "download",
     ),
     "bzip2 in a zip": (
         {"digit-recognizer.zip": zipped(zipfile.ZIP_BZIP2, train__csv=TRAIN, test__csv=TEST)},

@@ -40,7 +40,7 @@ UNFINISHED = (".part", ".partial", ".crdownload", ".opdownload", ".download")
 ENDING = rf"\.(csv|txt|{PACKED}|part|partial|crdownload|opdownload|download|html?|\d+)"
 NAME = re.compile(
     rf"(?P<table>train|test|sample_submission)\.(csv|{PACKED})({ENDING})*"
-    rf"|digit[-_ ]?recognizer({ENDING})*|unconfirmed\.crdownload"
+    rf"|digit[-_ ]?recognizer({ENDING})*|unconfirmed( \d+)?\.crdownload"
 )
 
 UNPACK = "unpack it, or make a zip of train.csv and test.csv"
@@ -328,6 +328,8 @@ def _members(text: _Text, depth: int) -> Iterator[_Text]:
                 raise _too_large(where)
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise BadInput(f"{where}: packed in a way other than deflate", hint=UNPACK)
+            if info.flag_bits & 1:
+                raise BadInput(f"{where}: encrypted", hint=AGAIN)
             with archive.open(info) as inner:
                 stated = f"{info.file_size:x}-{info.CRC:08x}"
                 base = PureWindowsPath(info.filename).name
@@ -377,5 +379,5 @@ def _explained(path: Path) -> Iterator[None]:
             yield
         except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, struct.error, ValueError) as error:
             raise BadInput(f"{path}: damaged or truncated ({error})", hint=AGAIN) from error
-        except (RuntimeError, NotImplementedError) as error:  # encrypted, or a form that Python does not read
+        except (RuntimeError, NotImplementedError) as error:  # a form that Python does not read
             raise BadInput(f"{path}: cannot be unpacked ({error})", hint=UNPACK) from error
