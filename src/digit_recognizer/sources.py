@@ -43,6 +43,18 @@ NAME = re.compile(
     rf"|digit[-_ ]?recognizer({ENDING})*|unconfirmed( \d+)?\.crdownload"
 )
 
+# What reading a damaged archive raises.
+DAMAGE = (
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    EOFError,
+    zlib.error,
+    struct.error,
+    ValueError,
+    LookupError,
+    OverflowError,
+)
+
 UNPACK = "unpack it, or make a zip of train.csv and test.csv"
 AGAIN = (
     "download digit-recognizer.zip again from https://www.kaggle.com/competitions/digit-recognizer/data, or make data"
@@ -306,7 +318,7 @@ def _members(text: _Text, depth: int) -> Iterator[_Text]:
     if long or re.search(rb"(?s)PK\x06\x07.{16}PK\x05\x06", tail):
         raise BadInput(f"{text.where}: a zip with too many members to be the competition's", hint=AGAIN)
     with zipfile.ZipFile(file) as archive:
-        infos = [info for info in archive.infolist() if not info.is_dir()]
+        infos = [info for info in archive.infolist() if info.filename and not info.is_dir()]
         for info in infos:
             name = PureWindowsPath(info.filename)  # backslashes are separators too
             if name.root or name.drive or ".." in name.parts:
@@ -377,7 +389,7 @@ def _explained(path: Path) -> Iterator[None]:
     with files.explained(path):
         try:
             yield
-        except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, struct.error, ValueError) as error:
+        except DAMAGE as error:
             raise BadInput(f"{path}: damaged or truncated ({error})", hint=AGAIN) from error
         except (RuntimeError, NotImplementedError) as error:  # a form that Python does not read
             raise BadInput(f"{path}: cannot be unpacked ({error})", hint=UNPACK) from error
