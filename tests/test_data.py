@@ -349,12 +349,15 @@ def test_no_flipped_bit_of_a_cache_entry_is_used(folder: Path, tmp_path: Path) -
     (entry,) = (tmp_path / "cache").iterdir()
     whole, key = entry.read_bytes(), entry.name.removesuffix(data.CACHE_ENDING)
     assert data._from_cache(entry, key)
-    for bit in (*range(3072), *range(len(whole) * 8 - 768, len(whole) * 8)):
-        damaged = bytearray(whole)
-        damaged[bit // 8] ^= 1 << bit % 8
-        entry.write_bytes(damaged)
-        assert data._from_cache(entry, key) is None, bit
+    with entry.open("r+b", buffering=0) as file:
+        for bit in (*range(3072), *range(len(whole) * 8 - 768, len(whole) * 8)):
+            at = bit // 8
+            os.pwrite(file.fileno(), bytes([whole[at] ^ 1 << bit % 8]), at)
+            assert data._from_cache(entry, key) is None, bit
+            os.pwrite(file.fileno(), whole[at : at + 1], at)
+        os.pwrite(file.fileno(), b"\xff", 100)
     assert same(read(folder, tmp_path), first)
+    assert entry.read_bytes() == whole
 
 
 def test_a_cache_entry_under_another_name_is_not_used(entry: Path, folder: Path, tmp_path: Path) -> None:
