@@ -153,11 +153,24 @@ def test_neither_holdout_nor_fold_is_judged_by_its_own_labels(
     test = undecided(np.zeros(len(digits.test_images), np.uint8))
     nobody = np.full((len(digits.labels), 10), np.nan, np.float32)
     alone = (undecided(held, seed=1), undecided(held, seed=2))
-    blend = Blend(nobody, undecided(held), test, split.folds, of_fold, of_fold, alone, [])
+    blend = Blend(
+        oof=nobody,
+        oof_last=nobody,
+        holdout=undecided(held),
+        test=test,
+        folds=split.folds,
+        fold_members=of_fold,
+        fold_members_last=of_fold,
+        holdout_members=alone,
+        holdout_members_last=alone,
+        histories=[],
+        epochs=one.epochs,
+        stopped=False,
+    )
     run = runs.begin(tmp_path, one, digits)
     after = ensemble.with_neighbours(blend, one, digits, split, run)
     shown = capsys.readouterr().out
-    before, mended = (ensemble.scores(one, split, digits.labels) for one in (blend, after))
+    before, mended = (ensemble.scores(found, one, split, digits) for found in (blend, after))
     assert before.holdout
     assert mended.holdout
     assert mended.holdout.accuracy > 0.9 > before.holdout.accuracy
@@ -186,5 +199,5 @@ def test_without_weight_the_blend_stays(digits: Data, tmp_path: Path) -> None:
     one = recipe.named("quick").changed(neighbours=0)
     split = folds.split(digits.labels, folds=one.folds, members=1, holdout=one.holdout, seed=0)
     nothing = np.empty((0, 10), np.float32)
-    blend = Blend(nothing, nothing, nothing, (), (), (), (), [])
+    blend = Blend(nothing, nothing, nothing, nothing, (), (), (), (), (), [], one.epochs, False)
     assert ensemble.with_neighbours(blend, one, digits, split, runs.begin(tmp_path, one, digits)) is blend

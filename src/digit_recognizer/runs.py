@@ -62,10 +62,10 @@ def check_outputs(order: Order) -> None:
     Raises:
         BadInput: the ledger is damaged, or a folder cannot be written.
     """
-    ledger.read(order.home / "submissions")
     places = [order.home / "runs", order.home / "submissions", *([order.also.parent] if order.also else [])]
     for place in places:
         files.check_writable(place)
+    ledger.read(order.home / "submissions")
     if reason := report.drawable():
         print(f"warning: no pictures will be drawn, {printable(reason)}", file=sys.stderr)
 
