@@ -482,8 +482,6 @@ def _story() -> Story:
 
 
 def _check(given: argparse.Namespace) -> int:
-    if given.rows is not None and given.rows < 1:
-        raise BadInput(f"rows: expected at least 1, found {given.rows}")
     made = sending.made_from(Path(os.path.realpath(given.file)).parent.parent, given.file.stem)
     rows = given.rows or made.test_rows or submission.ROWS
     faults, warnings = submission.examine(given.file, rows)
