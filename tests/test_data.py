@@ -22,7 +22,7 @@ from digit_recognizer import data
 from digit_recognizer.errors import BadInput
 
 TRAIN, TEST = csv_text("train"), csv_text("test")
-FUZZ = int(os.environ.get("FUZZ", "100"))  # examples of a property; FUZZ=10000 for a long search
+FUZZ = int(os.environ.get("FUZZ_CASES", "100"))  # examples of a property; FUZZ_CASES=10000 for a long search
 
 
 def read(place: Path | None, tmp_path: Path) -> data.Data:

@@ -241,7 +241,7 @@ def test_an_unrelated_folder_gives_the_sample(case: str, tmp_path: Path, cache: 
     assert data.read(None, default=tmp_path / "data", cache=cache).sample
 
 
-FUZZ = int(os.environ.get("FUZZ", "60"))  # examples of a property; FUZZ=10000 for a long search
+FUZZ = int(os.environ.get("FUZZ_CASES", "60"))  # examples of a property; FUZZ_CASES=10000 for a long search
 NO_TABLE = "expected CSV, zip or gzip, found"
 REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message's beginning, a part of the hint
     "train.csv alone": ({"train.csv": TRAIN}, "data: no test.csv in it beside data/train.csv", "make data"),
