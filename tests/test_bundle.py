@@ -194,7 +194,7 @@ def test_the_script_alone_leaves_a_checked_submission_and_can_be_fetched(
     working = tmp_path / "kaggle" / "working"
     assert submission.check(working / "submission.csv", 359) == []
     assert sorted(path.name for path in working.iterdir()) == ["runs", "submission.csv", "submissions"]
-    (run,) = (working / "runs").iterdir()
+    (run,) = (working / "runs").glob("*-*")
     assert json.loads((run / "scores.json").read_text())["holdout"]["accuracy"] > 0.9
     about = json.loads((run / "run.json").read_text())
     assert about["identity"]["code"]
@@ -317,7 +317,7 @@ def test_a_budget_plans_what_fits_and_the_run_ends_in_time(tmp_path: Path) -> No
     began = time.monotonic()
     shown = run_alone(tmp_path, "--budget", "60s", "--members", "90", "--epochs", "2", "--network", "dense")
     assert time.monotonic() - began < 80
-    (run,) = (tmp_path / "working" / "runs").iterdir()
+    (run,) = (tmp_path / "working" / "runs").glob("*-*")
     scores = json.loads((run / "scores.json").read_text())
     assert re.search(r"time for \d+ more members of [12] epochs at the pace measured", shown)
     assert 2 <= scores["members"] < 90
@@ -342,7 +342,7 @@ def test_jax_gives_a_submission_of_equal_quality(tmp_path: Path) -> None:
         "2e-3",
     ]
     run_alone(tmp_path, *words, KERAS_BACKEND="jax")
-    (run,) = (tmp_path / "working" / "runs").iterdir()
+    (run,) = (tmp_path / "working" / "runs").glob("*-*")
     assert json.loads((run / "run.json").read_text())["identity"]["backend"] == "jax"
     assert json.loads((run / "scores.json").read_text())["holdout"]["accuracy"] > 0.9
     assert submission.check(tmp_path / "working" / "submission.csv", 359) == []
