@@ -127,7 +127,7 @@ def test_a_run_that_cannot_be_written_stops_no_other(damage: str, tmp_path: Path
         )
         (home / first).chmod(0o755)
         assert done.returncode == 0, done.stderr
-        assert first not in done.stdout
+        assert f"'{first}'" not in done.stdout
         assert "False" in done.stdout
         return
     lock.unlink()

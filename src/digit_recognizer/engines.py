@@ -251,7 +251,7 @@ def run(
         if not codes:  # it was not a worker's pipe that broke
             raise
         raise KitError(
-            f"worker killed (exit code {codes[0]}), possibly out of memory",
+            f"a worker was killed (exit code {codes[0]}), possibly out of memory",
             hint="trained members are kept; rerun the command to resume",
         ) from error
     finally:
