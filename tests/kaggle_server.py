@@ -278,7 +278,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
     if tls:
         http.socket = tls.wrap_socket(http.socket, server_side=True)
         kaggle.address = f"https://localhost:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
     thread.start()
     try:
         yield kaggle

@@ -557,12 +557,14 @@ def test_a_kernel_s_run_of_a_bad_name_is_refused_and_nothing_is_kept(
     places = {place: os.path.normpath(place.replace("a-1", name)) for place in output}
     output = {places[place]: content for place, content in output.items() if not places[place].startswith((".", "/"))}
     monkeypatch.setattr(competition.Competition, "kernel_output", lambda client, slug, folder: bring(output, folder))
-    before = everything(home.parent)
+    around = [sorted(place.iterdir()) for place in home.parents[:2]]
+    before = everything(home)
     said = refused(["output"], capsys, 2)
     assert re.search("expected a plain file name|which the kit uses itself|csv, line 1: expected the header", said)
     assert "digit-recognizer-kit: " in said
     assert ".output-" not in said
-    assert everything(home.parent) == before
+    assert everything(home) == before
+    assert [sorted(place.iterdir()) for place in home.parents[:2]] == around
 
 
 @pytest.mark.parametrize("there", ["file", "run as file", "run as link", "row"])

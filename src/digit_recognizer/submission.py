@@ -14,6 +14,7 @@ from digit_recognizer.errors import BadInput, KitError
 
 HEADER = "ImageId,Label"
 ROWS = 28_000
+DIGITS = {b"%d" % digit for digit in range(10)}
 LIMIT = 10_000_000  # bytes; a file of 28,000 rows has 0.2 million
 
 
@@ -61,6 +62,8 @@ def examine(path: Path, rows: int = ROWS) -> tuple[list[str], list[str]]:
     That is quoted fields, and rows in another order where each ImageId is there once.
     """
     content = read(path, rows)
+    if _canonical(content, rows):
+        return [], []
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -112,6 +115,17 @@ def read(path: Path, rows: int = ROWS) -> bytes:
             raise BadInput(f"{path}: larger than {limit:,} bytes, which no submission of {rows:,} rows is")
         with path.open("rb") as file:
             return file.read(about.st_size + 1)
+
+
+def _canonical(content: bytes, rows: int) -> bool:
+    """Whether these are the bytes that ``write`` writes for some digits, at a tenth of the time that faults take."""
+    header, *lines = content.removesuffix(b"\n").split(b"\n")
+    return (
+        header == HEADER.encode()
+        and len(lines) == rows
+        and {line[-1:] for line in lines} <= DIGITS
+        and [line[:-1] for line in lines] == [b"%d," % image for image in range(1, rows + 1)]
+    )
 
 
 class _Fault(NamedTuple):
