@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import socket
 import ssl
 import threading
 import zipfile
@@ -174,6 +175,12 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # header and body are two writes, of which the second would wait 40 ms
     kaggle: Server
+
+    def parse_request(self) -> bool:
+        # Through a proxy the client sends header and body as two writes, of which the second waits for this answer.
+        if hasattr(socket, "TCP_QUICKACK"):
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return super().parse_request()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
