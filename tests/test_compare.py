@@ -126,8 +126,6 @@ def test_a_run_that_ends_incomplete_is_named(tmp_path: Path) -> None:
     ("name", "content"),
     [
         ("scores.json", "{}"),
-        ("scores.json", "["),
-        ("scores.json", '{"holdout": null, "holdout_loss": 1.0}'),
         ("scores.json", '{"holdout": {"errors": 3, "rows": 5}, "holdout_loss": 1.0}'),
         ("scores.json", '{"holdout": {"errors": 3, "rows": 144}, "holdout_loss": NaN}'),
         ("members/00/member.json", "{}"),

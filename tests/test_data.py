@@ -17,12 +17,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from conftest import csv_text, one_line
+from conftest import FUZZ, csv_text, one_line
 from digit_recognizer import data
 from digit_recognizer.errors import BadInput
 
 TRAIN, TEST = csv_text("train"), csv_text("test")
-FUZZ = int(os.environ.get("FUZZ_CASES", "100"))  # examples of a property; FUZZ_CASES=10000 for a long search
 
 
 def read(place: Path | None, tmp_path: Path) -> data.Data:
@@ -185,7 +184,7 @@ def test_a_wrong_text_is_refused_with_its_place(case: str) -> None:
 @given(at=st.integers(0, len(TRAIN) - 1), byte=st.integers(0, 255))
 @example(at=TRAIN.index(b"\n") + 1, byte=ord(","))
 @example(at=len(TRAIN) - 1, byte=ord("7"))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=FUZZ, deadline=None)
 def test_one_changed_byte_is_read_as_pandas_reads_it_or_refused(at: int, byte: int) -> None:
     text = TRAIN[:at] + bytes([byte]) + TRAIN[at + 1 :]
     try:
@@ -403,7 +402,6 @@ def test_a_folder_in_the_entry_s_place_is_named(entry: Path, folder: Path, tmp_p
     ("name", "damage"),
     [
         ("train.csv", lambda text: text[:-300]),
-        ("test.csv", lambda text: text.replace(b"1", b"0", 1)),
         (data.SAMPLE_MARK, None),
     ],
 )

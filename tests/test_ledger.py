@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from conftest import ROOT
+from conftest import FUZZ, ROOT
 from digit_recognizer import ledger
 from digit_recognizer.errors import BadInput
 from digit_recognizer.ledger import Row
@@ -268,7 +268,7 @@ def any_rows(draw: st.DrawFn) -> list[Row]:
     return rows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=FUZZ, deadline=None)
 @given(any_rows())
 def test_any_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
@@ -287,7 +287,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=FUZZ, deadline=None)
 @given(
     st.binary()
     | st.lists(PIECES, max_size=40).map(lambda pieces: "".join(pieces).encode())

@@ -143,6 +143,7 @@ def test_nothing_is_begun_after_the_deadline(digits: Data, capsys: pytest.Captur
     assert "time was up after neighbours were asked about 0 of 5 images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_neither_holdout_nor_fold_is_judged_by_its_own_labels(
     digits: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

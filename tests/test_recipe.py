@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from conftest import ROOT, one_line
+from conftest import FUZZ, ROOT, one_line
 from digit_recognizer import cli, files, recipe
 from digit_recognizer.errors import BadInput
 
@@ -224,7 +224,7 @@ FILES = st.tuples(REQUIRED, st.lists(OTHERS, max_size=5)).map(
 )
 
 
-@settings(max_examples=int(os.environ.get("FUZZ_CASES", "300")), deadline=None)
+@settings(max_examples=FUZZ, deadline=None)
 @given(st.one_of(FILES, FILES, st.binary(max_size=200), st.text().map(lambda text: text.encode("utf-8", "replace"))))
 @example(f"{LEAST}holdout = -0.0".encode())
 @example(f"{LEAST}seed = {2**32}".encode())

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import csv_text, kit, one_line
+from conftest import FUZZ, csv_text, kit, one_line
 from digit_recognizer import cli, data, sources
 from digit_recognizer.errors import BadInput, printable
 
@@ -241,7 +241,6 @@ def test_an_unrelated_folder_gives_the_sample(case: str, tmp_path: Path, cache: 
     assert data.read(None, default=tmp_path / "data", cache=cache).sample
 
 
-FUZZ = int(os.environ.get("FUZZ_CASES", "60"))  # examples of a property; FUZZ_CASES=10000 for a long search
 NO_TABLE = "expected CSV, zip or gzip, found"
 REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message's beginning, a part of the hint
     "train.csv alone": ({"train.csv": TRAIN}, "data: no test.csv in it beside data/train.csv", "make data"),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from conftest import kit, one_line
+from conftest import FUZZ, call, kit, one_line
 from digit_recognizer import submission
 from digit_recognizer.errors import BadInput
 
@@ -73,7 +73,7 @@ def test_what_kaggle_accepts_passes_with_a_warning(text: str, told: list[str], t
     _, warnings = submission.examine(path, 50)
     assert len(warnings) == len(told)
     assert all(word in warning for word, warning in zip(told, warnings, strict=True))
-    done = kit("check", "--file", path, "--rows", 50, cwd=tmp_path)
+    done = call("check", "--file", path, "--rows", 50, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("warning: ")) == (0, len(told))
 
 
@@ -179,10 +179,10 @@ def test_the_command_answers_by_line_and_status(tmp_path: Path) -> None:
     bad = kit("check", "--file", path, "--rows", 50, cwd=tmp_path)
     assert bad.returncode == 2
     assert one_line(bad.stderr) == f"{path}, line 9: expected a Label from 0 to 9, found 'a'"
-    passed = kit("check", "--file", good, "--rows", 50, cwd=tmp_path)
+    passed = call("check", "--file", good, "--rows", 50, cwd=tmp_path)
     assert (passed.returncode, passed.stderr) == (0, "")
-    assert "expected 28,000 rows" in kit("check", "--file", good, cwd=tmp_path).stderr
-    missing = kit("check", "--file", tmp_path / "none.csv", cwd=tmp_path)
+    assert "expected 28,000 rows" in call("check", "--file", good, cwd=tmp_path).stderr
+    missing = call("check", "--file", tmp_path / "none.csv", cwd=tmp_path)
     assert missing.returncode == 2
     assert "No such file" in one_line(missing.stderr)
 
@@ -191,7 +191,7 @@ def test_the_command_answers_by_line_and_status(tmp_path: Path) -> None:
 def test_rows_must_be_a_count(rows: str, tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_text(GOOD)
-    done = kit("check", "--file", path, f"--rows={rows}", cwd=tmp_path)
+    done = call("check", "--file", path, f"--rows={rows}", cwd=tmp_path)
     assert done.returncode == 2
     assert re.search(f"rows: expected a whole number from 1 to .*, found {rows}", one_line(done.stderr))
 
@@ -215,7 +215,7 @@ def test_what_is_no_file_or_far_too_large_is_refused_before_it_is_read(kind: str
         path.touch()
         os.truncate(path, 2 << 30)
     for words in (["check", "--file", path], ["submit", "--yes", "--file", path]):
-        done = kit(*words, cwd=tmp_path)
+        done = call(*words, cwd=tmp_path)
         assert done.returncode == 2
         assert re.search("expected a file, found a|larger than", one_line(done.stderr))
 
@@ -227,7 +227,7 @@ def test_a_damaged_note_of_the_run_does_not_matter(damaged: bytes, tmp_path: Pat
     note = tmp_path / "runs" / "run-1" / "run.json"
     note.parent.mkdir(parents=True)
     note.write_bytes(damaged)
-    done = kit("check", "--file", path, cwd=tmp_path)
+    done = call("check", "--file", path, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "cannot be submitted" not in done.stdout
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_submitted_is_marked(name: str, note: str | None, why: st
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "run.json").write_text(note)
         words = []
-    done = kit("check", "--file", path, *words, cwd=tmp_path)
+    done = call("check", "--file", path, *words, cwd=tmp_path)
     assert done.returncode == 0
     assert f"cannot be submitted: {why}" in done.stdout
 
@@ -282,7 +282,7 @@ def almost_submissions(draw: st.DrawFn) -> bytes:
     return text.encode()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=FUZZ, deadline=None)
 @given(almost_submissions() | st.lists(PIECE, max_size=30).map(lambda pieces: "".join(pieces).encode()) | st.binary())
 @example(b"ImageId,Label\r\n1,1\r\n2,2\r\n3,3\r\n4,4\r")
 @example(b'ImageId,Label\n"1","1"\n2,2\n3,3\n4,4\n')

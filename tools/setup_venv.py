@@ -155,8 +155,10 @@ def pip(python: Path, words: list[str], what: str) -> None:
     reader = threading.Thread(target=read, daemon=True)
     began, shown = time.monotonic(), ""
     reader.start()
-    while reader.is_alive():
+    working = True
+    while working:
         reader.join(1)
+        working = reader.is_alive()
         step = progress(said)
         if sys.stdout.isatty():
             line = f"{what}: {step}, {time.monotonic() - began:.0f} s"
