@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from digit_recognizer import engines
+from digit_recognizer.errors import KitError
 from digit_recognizer.progress import Progress
 
 GIB = 2**30
@@ -309,3 +310,41 @@ def test_a_worker_brings_in_nothing_that_no_member_uses() -> None:
     silent = Progress(0, 0, (), 0)
     engines.run(_brought, [0], silent, workers=1, threads=1, done=lambda _, one: told.append(one))
     assert told == [["keras"]]
+
+
+def _aborts(member: int, reporter: engines.Reporter) -> None:
+    from digit_recognizer import backend
+
+    with backend._chatter_held_back():
+        os.write(2, b"oneDNN custom operations are on\nthis processor lacks AVX\n\n")
+        os.abort()
+
+
+def _fails(member: int, reporter: engines.Reporter) -> None:
+    raise [
+        ImportError("Traceback:\n  File x\nImportError: libx.so: not found\n\n\nFailed to load.\nSee https://x"),
+        OSError(28, "No space left on device"),
+        ValueError("two\nlines"),
+    ][member]
+
+
+@pytest.mark.slow
+def test_what_a_worker_wrote_before_it_died_is_in_the_message() -> None:
+    with pytest.raises(KitError, match=r"a worker was killed \(exit code -6\), this processor lacks AVX"):
+        engines.run(_aborts, [0], Progress(0, 0, (), 0), workers=1, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("member", "kind", "message"),
+    [
+        (0, KitError, "member 1: ImportError: libx.so: not found"),
+        (1, KitError, "member 2: OSError: [Errno 28] No space left on device"),
+        (2, RuntimeError, "member 3: ValueError: two"),
+    ],
+)
+def test_a_failure_in_a_worker_keeps_its_text(member: int, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as failure:
+        engines.run(_fails, [member], Progress(0, 0, (), 0), workers=1, threads=1)
+    assert str(failure.value) == message
+    assert "Traceback" in failure.value.__notes__[0], "for runs/error.log"
+    assert kind is RuntimeError or failure.value.status == 1

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer import numerics
+from digit_recognizer import engines, numerics
 from digit_recognizer.numerics import resolved_precision as precision
 
 _CHATTER = re.compile(
@@ -32,7 +32,8 @@ def _chatter_held_back() -> Iterator[None]:
     """Catch what native code writes to standard error, and pass on the lines that are no start-up talk."""
     sys.stderr.flush()
     screen = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
+    # By name, so that the process that waits for this one finds the text where this one dies.
+    with tempfile.NamedTemporaryFile(prefix=engines.stderr_file(os.getpid())) as caught:
         os.dup2(caught.fileno(), 2)
         try:
             yield

@@ -165,7 +165,8 @@ def _guarded(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> in
         parser.parse_args(words, given)
         return int(given.call(given) or 0)
     except KitError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        where = _report(traceback.format_exc()) if hasattr(error, "__notes__") else ""
+        print(f"error: {printable(' '.join(str(error).splitlines()))}{where}", file=sys.stderr)
         if error.hint:
             print(f"hint: {printable(error.hint)}", file=sys.stderr)
         return error.status

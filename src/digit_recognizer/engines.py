@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -247,11 +248,12 @@ def run(
     except (EOFError, ConnectionError) as error:
         for process in pipes.values():
             process.join(0.5)
-        codes = [process.exitcode for process in pipes.values() if process.exitcode is not None]
-        if not codes:  # it was not a worker's pipe that broke
+        dead = next((process for process in pipes.values() if process.exitcode is not None), None)
+        if not dead:  # it was not a worker's pipe that broke
             raise
+        why = _held_back(dead) or ("possibly out of memory" if dead.exitcode == -signal.SIGKILL else "")
         raise KitError(
-            f"a worker was killed (exit code {codes[0]}), possibly out of memory",
+            f"a worker was killed (exit code {dead.exitcode}){why and ', '}{why}",
             hint="trained members are kept; rerun the command to resume",
         ) from error
     finally:
@@ -259,6 +261,7 @@ def run(
             process.terminate()
         for process in pipes.values():
             process.join()
+            _held_back(process)
 
 
 def _spawn(target: Callable[..., None], *arguments: Any) -> BaseProcess:
@@ -292,12 +295,36 @@ def _work(pipe: connection.Connection, threads: int, gpu: str | None) -> None:
             result = job(member, Reporter(pipe, member))
         except Exception as error:
             if not isinstance(error, KitError):
-                report = traceback.format_exc()
-                error = RuntimeError(f"in member {member + 1}, {type(error).__name__}: {error}")
+                report, what = traceback.format_exc(), f"member {member + 1}: {type(error).__name__}: {_essence(error)}"
+                # What the system or the environment refuses is no fault of the program's.
+                known = isinstance(error, OSError | ImportError)
+                error = KitError(what, hint="make doctor looks for what is missing") if known else RuntimeError(what)
                 error.add_note(report)
             pipe.send(("failed", error))
         else:
             pipe.send(("done", result))
+
+
+def _essence(error: Exception) -> str:
+    """The line that says what is wrong: TensorFlow puts a traceback and advice around it where its import fails."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return next((line.partition("Error: ")[2] for line in lines if "Error: " in line), lines[0])
+
+
+def stderr_file(process: int) -> str:
+    """The beginning of the name of a temporary file, in which a process holds back what it writes to standard error."""
+    return f"digit-recognizer-{process}-"
+
+
+def _held_back(process: BaseProcess) -> str:
+    """The last line that a process held back when it died, empty where there is none; its file is removed."""
+    last = ""
+    for path in Path(tempfile.gettempdir()).glob(f"{stderr_file(process.pid or 0)}*"):
+        with suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+            path.unlink()
+    return last
 
 
 def _end_with_parent() -> None:
