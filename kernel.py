@@ -42,8 +42,10 @@ def main(order: Order) -> None:
 
     print(scores)
     print(report.draw(run.folder, blend.histories, scores.confusion, digits.test_images, blend.test))
-    warning = "; a sample run, it cannot be submitted" if digits.sample else ""
-    print(f"submission: submissions/{file.name}, {len(digits.test_images):,} rows, checked{warning}")
+    obstacle = submission.obstacle(sample=digits.sample, test_rows=len(digits.test_images))
+    print(
+        f"submission: submissions/{file.name}, {len(digits.test_images):,} rows, checked{obstacle and '; ' + obstacle}"
+    )
 
 
 if __name__ == "__main__" and (status := cli.script(main)):

@@ -10,14 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import FUZZ, ROOT
-from digit_recognizer import ledger
+from digit_recognizer import ledger, score
 from digit_recognizer.errors import BadInput
 from digit_recognizer.ledger import Row
 
 FULL = Row(
     run="standard-1", recipe="standard", members="4", oof_errors=68, oof_rows=15120, holdout_errors=21,
     holdout_rows=4200, file_sha256="ab" * 32, reference="5", status="complete", message='a "quoted", late\nnight',
-    train_rows=42000, test_rows=28000,
+    train_rows=42000, test_rows=28000, oof_distinct=15120,
 )  # fmt: skip
 
 
@@ -42,11 +42,11 @@ def test_a_run_has_one_row_and_what_was_sent_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda text: text.replace("run,time", "name,time"), "line 1: expected the header run,time,…,test_rows"),
+        (lambda text: text.replace("run,time", "name,time"), "line 1: expected the header run,time,…,oof_distinct"),
         (lambda text: text.replace("run,time", "run,run"), "line 1: expected each column once, found run twice"),
         (lambda text: text.replace(",time,", ",,"), "line 2: expected a name for its column, found none above 'now'"),
-        (lambda text: text + "b,c\n", "line 3: expected 20 fields, found 2"),
-        (lambda text: text + "<<<<<<< HEAD\n", "line 3: expected 20 fields, found 1"),
+        (lambda text: text + "b,c\n", "line 3: expected 21 fields, found 2"),
+        (lambda text: text + "<<<<<<< HEAD\n", "line 3: expected 21 fields, found 1"),
         (lambda text: text.replace(",21,4200,", ",many,4200,"), "column holdout_errors: expected a count of rows"),
         (lambda text: text.replace(",21,4200,", ",-1,4200,"), "column holdout_errors: expected a count of rows"),
         (lambda text: text.replace(",21,4200,", ",٣,4200,"), "column holdout_errors: expected a count of rows"),
@@ -123,7 +123,7 @@ def test_what_a_spreadsheet_or_an_older_version_wrote_is_read_and_written_back_i
     assert ledger.read(tmp_path) == [OLD_ROW, Row(run="b")]
     written = (tmp_path / "ledger.csv").read_text().splitlines()
     header, line = OLD.splitlines()
-    assert written[:2] == [f"{header},train_rows,test_rows", f"{line},,"]
+    assert written[:2] == [f"{header},train_rows,test_rows,oof_distinct", f"{line},,,"]
 
 
 def test_the_repository_s_own_ledger_is_read(tmp_path: Path) -> None:
@@ -260,9 +260,8 @@ def any_rows(draw: st.DrawFn) -> list[Row]:
     rows = []
     for name in draw(st.lists(NAME, max_size=4, unique=True)):
         counts = {name: draw(COUNT) for name in ledger.COUNTS}
-        for wrong, of in (("oof_errors", "oof_rows"), ("holdout_errors", "holdout_rows")):
-            if counts[wrong] is not None and counts[of] is not None:
-                counts[wrong], counts[of] = sorted((counts[wrong], counts[of]))
+        for wrong, of in ledger.PARTS:
+            counts[of] = max((count for count in (counts[wrong], counts[of]) if count is not None), default=None)
         texts = {name: draw(TEXT) for name in TEXTS}
         rows.append(Row(run=name, extra=tuple((column, draw(TEXT)) for column in extra), **counts, **texts))
     return rows
@@ -320,3 +319,10 @@ def test_twenty_processes_at_once_lose_nothing(tmp_path: Path) -> None:
     started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(n)]) for n in range(20)]
     assert [process.wait(timeout=60) for process in started] == [0] * 20
     assert sorted(row.run for row in ledger.read(tmp_path)) == sorted(f"{n}-{i}" for n in range(20) for i in range(5))
+
+
+def test_the_interval_is_that_of_different_rows(tmp_path: Path) -> None:
+    ledger.record(tmp_path, Row(run="a", oof_errors=40, oof_rows=4000, oof_distinct=400))
+    (row,) = ledger.read(tmp_path)
+    assert row.validation == score.score(40, 4000, distinct=400)
+    assert row.validation != score.score(40, 4000)

@@ -33,6 +33,7 @@ class Scores:
         members: networks in the blend.
         oof: single members, each on the rows it left out; slightly optimistic, since those rows chose its checkpoint.
             Like all scores here, after re-ranking where the recipe has it.
+        oof_distinct: how many of its rows are different ones; fewer than all where members outnumber folds.
         oof_last_epoch: the same by the weights after the last epoch, which nothing chose.
         holdout: the blend on the holdout, on which no member was trained and no checkpoint chosen; None without one.
         holdout_loss: the blend's mean cross-entropy there.
@@ -46,6 +47,7 @@ class Scores:
 
     members: int
     oof: Score
+    oof_distinct: int
     oof_last_epoch: Score
     holdout: Score | None
     holdout_loss: float | None
@@ -409,6 +411,7 @@ def scores(blended: Blend, recipe: Recipe, split: Split, data: Data) -> Scores:
     return Scores(
         count,
         oof,
+        len(scored),
         last,
         holdout,
         loss,

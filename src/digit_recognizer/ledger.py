@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 NAME = "ledger.csv"
 SAMPLE = "sample-"
-COUNTS = ("oof_errors", "oof_rows", "holdout_errors", "holdout_rows", "train_rows", "test_rows")
+COUNTS = ("oof_errors", "oof_rows", "holdout_errors", "holdout_rows", "train_rows", "test_rows", "oof_distinct")
+PARTS = (("oof_errors", "oof_rows"), ("oof_distinct", "oof_rows"), ("holdout_errors", "holdout_rows"))
 RESTORE = "correct it there, or restore the file, as from git"
 FORMULA = re.compile("'*[=+\\-@\t\r]")  # how a field begins that a spreadsheet would calculate, escaped or not
 
@@ -42,17 +43,18 @@ class Row:
     Attributes:
         run: the run's name; for a file that no run made, the file's own.
         time: when it was done, ISO 8601.
-        recipe, recipe_digest: the recipe's name, and what tells two of that name apart.
+        recipe, recipe_digest: the recipe's name, and what distinguishes two of that name.
         commit, data: git commit and data fingerprint.
         members: networks in the blend.
         oof_errors, oof_rows, oof_accuracy: single members on the rows they left out.
-        holdout_errors, holdout_rows, holdout_accuracy: the blend on rows that nobody saw.
+        holdout_errors, holdout_rows, holdout_accuracy: the blend on rows that no member was trained on.
         file_sha256: digest of the submission file.
         reference: Kaggle's number of the submission; a row with one was sent.
         status: empty, ``sending``, or Kaggle's own ``pending``, ``complete`` or ``error``.
         public_score: as Kaggle tells it.
         message: sent along with the file.
         train_rows, test_rows: of the files that the run was made from.
+        oof_distinct: how many of ``oof_rows`` are different rows, where members outnumber folds.
         extra: column and text of what a later version keeps beside these.
     """
 
@@ -76,6 +78,7 @@ class Row:
     message: str = ""
     train_rows: int | None = None
     test_rows: int | None = None
+    oof_distinct: int | None = None
     extra: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -96,7 +99,7 @@ class Row:
     @property
     def validation(self) -> Score | None:
         """What the run is ranked by: the blend's score, or where there was no holdout its members' out-of-fold one."""
-        return self.blend or _score(self.oof_errors, self.oof_rows)
+        return self.blend or _score(self.oof_errors, self.oof_rows, self.oof_distinct)
 
     @property
     def public(self) -> float | None:
@@ -123,7 +126,7 @@ def of_run(run: "Run", scores: "Scores", file: Path) -> Row:
         run=run.name,
         time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         recipe=identity["recipe"]["name"],
-        recipe_digest=identity["recipe_digest"],
+        recipe_digest=identity["recipe_digest"] + ("-truncated" if scores.truncated else ""),
         commit=about["commit"] or "",
         data=identity["data"],
         members=str(scores.members),
@@ -136,6 +139,7 @@ def of_run(run: "Run", scores: "Scores", file: Path) -> Row:
         file_sha256=digest(file),
         train_rows=about.get("train_rows"),
         test_rows=about.get("test_rows"),
+        oof_distinct=scores.oof_distinct,
     )
 
 
@@ -269,7 +273,7 @@ def _row(where: str, columns: list[str], fields: list[str]) -> Row:
         elif field:
             raise BadInput(f"{where}: expected a name for its column, found none above {field[:60]!r}", hint=RESTORE)
     files.safe_name(values["run"], f"{where}, column run")
-    for errors, rows in (("oof_errors", "oof_rows"), ("holdout_errors", "holdout_rows")):
+    for errors, rows in PARTS:
         wrong, of = values.get(errors), values.get(rows)
         if wrong is not None and of is not None and wrong > of:
             raise BadInput(
@@ -296,5 +300,5 @@ def _merged(found: list[tuple[str, Row]]) -> list[Row]:
     return [row for _, row in rows.values()]
 
 
-def _score(errors: int | None, rows: int | None) -> Score | None:
-    return score.score(errors, rows) if errors is not None and rows else None
+def _score(errors: int | None, rows: int | None, distinct: int | None = None) -> Score | None:
+    return score.score(errors, rows, distinct=distinct) if errors is not None and rows else None

@@ -188,11 +188,7 @@ class MadeFrom:
     @property
     def obstacle(self) -> str:
         """Why its submission cannot be submitted; empty for the competition's."""
-        if self.sample:
-            return "cannot be submitted: a sample run"
-        if self.test_rows not in (None, submission.ROWS):
-            return f"cannot be submitted: {self.test_rows:,} test rows"
-        return ""
+        return submission.obstacle(sample=self.sample, test_rows=self.test_rows)
 
     @property
     def doubt(self) -> str:

@@ -40,6 +40,13 @@ def write(path: Path, digits: npt.NDArray[np.integer], *, also: Path | None = No
                 raise KitError(f"{place}: written and read back with faults: {'; '.join(faults)}")
 
 
+def obstacle(*, sample: bool, test_rows: int | None) -> str:
+    """Why a submission made from such files cannot be submitted; empty for the competition's, and for unknown ones."""
+    if sample:
+        return "cannot be submitted: a sample run"
+    return f"cannot be submitted: {test_rows:,} test rows" if test_rows not in (None, ROWS) else ""
+
+
 def check(path: Path, rows: int = ROWS) -> list[str]:
     """Name every fault of a submission file; no fault is an empty list.
 
