@@ -292,7 +292,7 @@ def test_two_processes_at_once_make_two_runs(tmp_path: Path) -> None:
     processes = [start(*PLAIN, cwd=tmp_path) for _ in range(2)]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert len(list(tmp_path.glob("runs/*/scores.json"))) == len(list(tmp_path.glob("submissions/sample-*.csv"))) == 2
+    assert len(list(tmp_path.glob("runs/*/scores.json"))) == len(list(tmp_path.glob("submissions/sample-dense-*.csv"))) == 2
 
 
 def test_on_a_terminal_a_line_moves_and_ctrl_c_ends_in_one_line(tmp_path: Path) -> None:
