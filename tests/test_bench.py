@@ -110,7 +110,7 @@ def _leave(home: Path, one: Recipe, *, wrong: int, stopped: bool = False, scores
         run.member(index).mkdir(parents=True)
         (run.member(index) / members.NETWORK).touch()
         record = {"epochs": one.epochs, "stopped": stopped}
-        members.write(run.member(index), record, {"loss": [1.0]}, "", probabilities)
+        members.write(run.member(index), runs.owner(run.identity, index), record, {"loss": [1.0]}, "", probabilities)
     run.finish({"expected": {"accuracy": 0.9, "low": 0.8, "high": 1.0}} if scores is None else scores)
     return run.folder
 

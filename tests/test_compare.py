@@ -158,7 +158,7 @@ def _finish(order: Order, trained: list[int], *, whole: int = 9) -> None:
     record = {"epochs": order.recipe.epochs, "stopped": seed > whole, "weights": 1, "multiply_adds": 1, "seconds": 1.0}
     run.member(0).mkdir(parents=True)
     (run.member(0) / members.NETWORK).touch()
-    members.write(run.member(0), record, {"loss": [1.0]}, "", probabilities)
+    members.write(run.member(0), runs_of.owner(run.identity, 0), record, {"loss": [1.0]}, "", probabilities)
     run.finish({"holdout": {"errors": held // 2, "rows": held}, "holdout_loss": 2.3})
 
 

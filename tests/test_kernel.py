@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, kit, one_line
-from digit_recognizer import data, ensemble, folds, ledger, member, members, recipe, score
+from digit_recognizer import data, ensemble, folds, ledger, member, members, recipe, runs, score
 from digit_recognizer.backend import keras
 
 pytestmark = pytest.mark.slow
@@ -231,10 +231,12 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(short: Path, tmp_pa
 
 def test_what_was_damaged_or_truncated_since_is_named_and_trained_again(incomplete: Path, short: Path) -> None:
     first, second = (only_run(incomplete) / "members" / name for name in ("00", "01"))
-    kept = members.read(first)
+    identity = json.loads((only_run(incomplete) / "run.json").read_text())["identity"]
+    owner = runs.owner(identity, 0)
+    kept = members.read(first, owner)
     # As a budget leaves it: the same networks would have been trained for longer.
     record = kept.record | {"epochs": 1, "stopped": True}
-    members.write(first, record, kept.history, (first / members.SUMMARY).read_text(), kept.probabilities)
+    members.write(first, owner, record, kept.history, (first / members.SUMMARY).read_text(), kept.probabilities)
     content = (second / "test.npy").read_bytes()
     (second / "test.npy").write_bytes(content[:-4000] + bytes(4000))
     again = kit("run", *SHORT, cwd=incomplete)
@@ -292,7 +294,11 @@ def test_two_processes_at_once_make_two_runs(tmp_path: Path) -> None:
     processes = [start(*PLAIN, cwd=tmp_path) for _ in range(2)]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert len(list(tmp_path.glob("runs/*/scores.json"))) == len(list(tmp_path.glob("submissions/sample-dense-*.csv"))) == 2
+    assert (
+        len(list(tmp_path.glob("runs/*/scores.json")))
+        == len(list(tmp_path.glob("submissions/sample-dense-*.csv")))
+        == 2
+    )
 
 
 def test_on_a_terminal_a_line_moves_and_ctrl_c_ends_in_one_line(tmp_path: Path) -> None:

@@ -24,12 +24,12 @@ def probabilities(seed: int = 0) -> dict[str, members.Probabilities]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / members.NETWORK).write_bytes(bytes(range(256)))
-    members.write(tmp_path, RECORD, HISTORY, "layers", probabilities())
+    members.write(tmp_path, "owner", RECORD, HISTORY, "layers", probabilities())
     return tmp_path
 
 
 def test_what_is_written_is_read_back(folder: Path) -> None:
-    found = members.read(folder)
+    found = members.read(folder, "owner")
     assert {name: found.record[name] for name in RECORD} == RECORD
     assert str(found.history) == str(HISTORY)
     for name, array in probabilities().items():
@@ -40,8 +40,8 @@ def test_what_is_written_is_read_back(folder: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"stopped": True}])
 def test_a_member_that_a_budget_truncated_is_not_complete(change: dict[str, object], folder: Path) -> None:
-    members.write(folder, RECORD | change, HISTORY, "layers", probabilities())
-    assert not members.read(folder).complete(named("quick"))
+    members.write(folder, "owner", RECORD | change, HISTORY, "layers", probabilities())
+    assert not members.read(folder, "owner").complete(named("quick"))
 
 
 def resaved(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[bytes], bytes]:
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_named(name: str, damage: str, folder: Path) -> None:
     path = folder / name
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with pytest.raises(BadInput) as refused:
-        members.read(folder)
+        members.read(folder, "owner")
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -93,7 +93,7 @@ def test_a_missing_file_is_named(name: str, directory: bool, folder: Path) -> No
     if directory:
         (folder / name).mkdir()
     with pytest.raises(BadInput, match=name):
-        members.read(folder)
+        members.read(folder, "owner")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,12 @@ def test_a_record_that_was_edited_is_refused(change: dict[str, object], folder: 
     path = folder / members.RECORD
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BadInput, match=r"member\.json: damaged"):
-        members.read(folder)
+        members.read(folder, "owner")
+
+
+def test_a_member_of_another_run_is_refused(folder: Path) -> None:
+    with pytest.raises(BadInput, match=r"member\.json: of another run or member"):
+        members.read(folder, "another owner")
 
 
 def test_two_files_that_were_exchanged_are_noticed(folder: Path) -> None:
@@ -112,7 +117,7 @@ def test_two_files_that_were_exchanged_are_noticed(folder: Path) -> None:
     (folder / "fold-last-epoch.npy").rename(folder / "fold.npy")
     (folder / "kept").rename(folder / "fold-last-epoch.npy")
     with pytest.raises(BadInput, match=r"fold\.npy: damaged"):
-        members.read(folder)
+        members.read(folder, "owner")
 
 
 def test_probabilities_that_are_not_finite_are_never_stored(folder: Path) -> None:
@@ -120,11 +125,11 @@ def test_probabilities_that_are_not_finite_are_never_stored(folder: Path) -> Non
     broken = probabilities()
     broken["test"][3, 3] = np.inf
     with pytest.raises(KitError, match=r"training diverged, some probabilities of test\.npy"):
-        members.write(folder, RECORD, HISTORY, "layers", broken)
+        members.write(folder, "owner", RECORD, HISTORY, "layers", broken)
     assert not (folder / members.RECORD).exists()
 
 
 def test_the_digest_of_the_record_is_over_what_json_gives_back(folder: Path) -> None:
     record = files.read_json(folder / members.RECORD)
     files.write_json(folder / members.RECORD, record)
-    assert members.read(folder).record["seconds"] == 1.5
+    assert members.read(folder, "owner").record["seconds"] == 1.5

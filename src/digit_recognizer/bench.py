@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer import budget, data, engines, files, folds, members, numerics, recipe, runs, submission
+from digit_recognizer import budget, data, engines, files, folds, numerics, recipe, runs, submission
 from digit_recognizer.data import Data
 from digit_recognizer.progress import Progress
 from digit_recognizer.recipe import Recipe
@@ -220,10 +220,7 @@ def _pairs(ours: Path, theirs: Path, digits: Data) -> dict[str, dict[str, Any]]:
     """
     one = recipe.named("standard")
     split = folds.split(digits.labels, folds=one.folds, members=COMMON, holdout=one.holdout, seed=one.seed)
-    both = [
-        [members.read(folder / "members" / f"{index:02}").probabilities for index in range(COMMON)]
-        for folder in (ours, theirs)
-    ]
+    both = [[member.probabilities for member in runs.stored_members(folder, COMMON)] for folder in (ours, theirs)]
     out = np.concatenate([fold.out for fold in split.folds])
     last, checkpoint = (
         [np.concatenate([member[name] for member in side]) for side in both] for name in ("fold-last-epoch", "fold")

@@ -194,7 +194,7 @@ def _make_printing_safe() -> None:
 
 
 def _report(text: str) -> str:
-    """Keep a traceback for whoever mends it, away from the user's eyes."""
+    """Write a traceback to a file, for whoever fixes it."""
     try:
         REPORT.parent.mkdir(exist_ok=True)
         REPORT.write_text(text, encoding="utf-8")

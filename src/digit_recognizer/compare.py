@@ -9,7 +9,7 @@ from statistics import NormalDist, mean
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer import data, files, folds, members, recipe, runs, score
+from digit_recognizer import data, files, folds, recipe, runs, score
 from digit_recognizer.data import Data
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe
@@ -173,7 +173,7 @@ def _stored(home: Path, one: Recipe, digits: Data, labels: npt.NDArray[np.uint8]
 
 
 def _result(folder: Path, count: int, labels: npt.NDArray[np.uint8]) -> _Result:
-    stored = [members.read(folder / "members" / f"{index:02}") for index in range(count)]
+    stored = runs.stored_members(folder, count)
     scores = files.read_json(folder / "scores.json")
     errors, loss = int(scores["holdout"]["errors"]), float(scores["holdout_loss"])
     if not (scores["holdout"]["rows"] == len(labels) >= errors >= 0 and math.isfinite(loss)):

@@ -18,7 +18,7 @@ from digit_recognizer.folds import Fold, Split
 from digit_recognizer.members import Member, Probabilities
 from digit_recognizer.progress import Progress, duration
 from digit_recognizer.recipe import Recipe
-from digit_recognizer.runs import Run
+from digit_recognizer.runs import Run, owner
 from digit_recognizer.score import Expected, Score
 
 BARELY_TRAINED = 0.9  # validation accuracy; a plain k-NN has 0.97
@@ -140,7 +140,7 @@ def train(
         BadInput: the run's folder cannot be written, or the budget is too short to train anything.
         KitError: a member that was trained is not in the run's folder any more, or is damaged.
     """
-    folders = [run.member(index) for index in range(recipe.members)]
+    owners = [(run.member(index), owner(run.identity, index)) for index in range(recipe.members)]
     trained = {index: stored for index in range(recipe.members) if (stored := _stored(run, recipe, index))}
     missing = [index for index in range(recipe.members) if index not in trained]
     kept = sorted(trained)
@@ -166,15 +166,15 @@ def train(
         nonlocal longest
         longest = max(longest, seconds)
         progress.over(index, f"member {index + 1}/{recipe.members} trained in {duration(seconds)}")
-        trained[index] = _reread(folders[index])
+        trained[index] = _reread(run, index)
         after_each(blended())
 
     if kept:
         after_each(blended())
-    job = partial(_train_member, recipe.changed(epochs=epochs), data, split, folders, last_step)
+    job = partial(_train_member, recipe.changed(epochs=epochs), data, split, owners, last_step)
     engines.run(job, missing, progress, workers=workers, threads=threads, done=done, may_start=may_start)
     for index in trained:  # what was blended is what is stored
-        _reread(folders[index])
+        _reread(run, index)
     return blended()
 
 
@@ -184,7 +184,7 @@ def _stored(run: Run, recipe: Recipe, index: int) -> Member | None:
     if not folder.exists():
         return None
     try:
-        stored = members.read(folder)
+        stored = members.read(folder, owner(run.identity, index))
         reason = "" if stored.complete(recipe) else f"{folder}: truncated by a budget"
     except BadInput as error:
         reason = str(error)
@@ -202,10 +202,10 @@ def member_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence((seed, 1 << 16, index)).generate_state(1)[0])
 
 
-def _reread(folder: Path) -> Member:
+def _reread(run: Run, index: int) -> Member:
     """A member that this run trained or kept; ``KitError`` where it is not as it was."""
     try:
-        return members.read(folder)
+        return members.read(run.member(index), owner(run.identity, index))
     except BadInput as error:
         raise KitError(f"{error}; it was changed during the run", hint="run the same command again") from error
 
@@ -214,7 +214,7 @@ def _train_member(
     recipe: Recipe,
     data: Data,
     split: Split,
-    folders: list[Path],
+    owners: list[tuple[Path, str]],
     last_step: float | None,
     index: int,
     reporter: engines.Reporter,
@@ -222,7 +222,8 @@ def _train_member(
     from digit_recognizer import member, networks  # TensorFlow is imported here, in the worker
 
     began = time.monotonic()
-    fold, seed, folder = split.folds[index], member_seed(recipe.seed, index), files.folder(folders[index])
+    fold, seed, (place, owner) = split.folds[index], member_seed(recipe.seed, index), owners[index]
+    folder = files.folder(place)
     trained = member.train(
         recipe.of_member(index),
         data.images[fold.train],
@@ -260,7 +261,7 @@ def _train_member(
         "fold_errors_at_last_epoch": score.errors(data.labels[fold.out], probabilities["fold-last-epoch"]),
         "holdout_errors": score.errors(data.labels[split.holdout], probabilities["holdout"]),
     }
-    members.write(folder, record, trained.history, networks.summary(trained.network), probabilities)
+    members.write(folder, owner, record, trained.history, networks.summary(trained.network), probabilities)
     return time.monotonic() - began
 
 

@@ -50,12 +50,19 @@ class Member:
 
 def write(
     folder: Path,
+    owner: str,
     record: Mapping[str, Any],
     history: Mapping[str, list[float]],
     summary: str,
     probabilities: Mapping[str, Probabilities],
 ) -> None:
     """Write a member beside its checkpoint, which is there already; the record, with a digest of each file, last.
+
+    Args:
+        folder: the member's.
+        owner: which member of which run it is (see ``runs.owner``).
+        record: what is known of the training.
+        history, summary, probabilities: the content of the other files.
 
     Raises:
         KitError: probabilities that are not finite.
@@ -72,20 +79,22 @@ def write(
         files.write_bytes(folder / f"{name}.npy", content.getvalue())
     files.write_json(folder / HISTORY, history)
     files.write_bytes(folder / SUMMARY, summary.encode())
-    whole = {**record, "digests": {name: _digest(_content(folder / name)) for name in FILES}}
+    whole = {**record, "owner": owner, "digests": {name: _digest(_content(folder / name)) for name in FILES}}
     files.write_json(folder / RECORD, whole | {"digest": _digest_of_record(whole)})
 
 
-def read(folder: Path) -> Member:
-    """Read a member back, if every file of it is as training wrote it.
+def read(folder: Path, owner: str) -> Member:
+    """Read a member back, if every file of it is as training wrote it, for this member of this run.
 
     Raises:
-        BadInput: it is incomplete, or a file is missing or damaged; the message names the file.
+        BadInput: it is incomplete, of another run or member, or a file is missing or damaged, which the message names.
     """
     record = files.read_json(folder / RECORD)
     digest, digests = record.pop("digest", None), record.get("digests")
     if digest != _digest_of_record(record) or not isinstance(digests, dict):
         raise BadInput(f"{folder / RECORD}: damaged, it is not what training wrote")
+    if record.get("owner") != owner:
+        raise BadInput(f"{folder / RECORD}: of another run or member")
     contents = {}
     for name in FILES:
         contents[name] = _content(folder / name)

@@ -143,6 +143,6 @@ class Progress:
         done, now = sum(self._done.values()), time.monotonic()
         left = self._missing * self._epochs - done
         began, at_first = self._first_step or (now, done)
-        if done <= at_first or left <= 0:
+        if done <= at_first or left < 0.01:
             return ""
         return duration((now - began) / (done - at_first) * left)

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import itertools
+import json
 import os
 import platform
 import re
@@ -29,6 +30,7 @@ import digit_recognizer
 from digit_recognizer import files, ledger, members, numerics, report
 from digit_recognizer.data import Data
 from digit_recognizer.errors import BadInput, printable
+from digit_recognizer.members import Member
 from digit_recognizer.recipe import Recipe
 
 _FRESH = re.compile(r"-\d{8}-\d{6}(-\d+)?$")  # the end of a run's name: when it began
@@ -75,11 +77,12 @@ class Run:
 
     Attributes:
         folder: ``runs/<run>``.
+        identity: what the run shares with another that may resume it.
         resumed: True where an earlier process began it.
     """
 
-    def __init__(self, folder: Path, lock: IO[bytes], *, resumed: bool) -> None:
-        self.folder, self.resumed, self._lock = folder, resumed, lock
+    def __init__(self, folder: Path, identity: dict[str, Any], lock: IO[bytes], *, resumed: bool) -> None:
+        self.folder, self.identity, self.resumed, self._lock = folder, identity, resumed, lock
 
     @property
     def name(self) -> str:
@@ -88,7 +91,7 @@ class Run:
 
     def member(self, index: int) -> Path:
         """The folder of member ``index``, counted from 0."""
-        return self.folder / "members" / f"{index:02}"
+        return _member(self.folder, index)
 
     def finish(self, scores: dict[str, Any]) -> None:
         """Write the scores, which makes the run complete, and release its lock."""
@@ -127,7 +130,7 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
             "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         files.write_json(folder / "run.json", about)
-    return Run(folder, lock, resumed=False)
+    return Run(folder, wanted, lock, resumed=False)
 
 
 def _remove_if_unmade(folder: Path) -> None:
@@ -153,7 +156,7 @@ def _resumed(folder: Path, wanted: dict[str, Any]) -> Run | None:
     for part in folder.rglob(".*.part"):
         with suppress(OSError):
             part.unlink()
-    return Run(folder, lock, resumed=True)
+    return Run(folder, wanted, lock, resumed=True)
 
 
 def finished(home: Path, recipe: Recipe, data: Data) -> Path | None:
@@ -172,11 +175,21 @@ def complete(home: Path, recipe: Recipe, data: Data) -> Iterator[Path]:
             continue
         try:
             files.read_json(note)
-            stored = [members.read(note.parent / "members" / f"{index:02}") for index in range(recipe.members)]
+            stored = stored_members(note.parent, recipe.members)
         except BadInput:
             continue
         if all(member.complete(recipe) for member in stored):
             yield note.parent
+
+
+def stored_members(folder: Path, count: int) -> list[Member]:
+    """The first ``count`` members of a run's folder; ``BadInput`` where one is missing, damaged or of another run."""
+    mine = _identity(folder)
+    return [members.read(_member(folder, index), owner(mine, index)) for index in range(count)]
+
+
+def _member(folder: Path, index: int) -> Path:
+    return folder / "members" / f"{index:02}"
 
 
 def identity(recipe: Recipe, data: Data) -> dict[str, Any]:
@@ -192,6 +205,12 @@ def identity(recipe: Recipe, data: Data) -> dict[str, Any]:
         "precision": numerics.resolved_precision(recipe.precision),
         "environment": numerics.environment(),
     }
+
+
+def owner(identity: dict[str, Any], index: int) -> str:
+    """A digest that only member ``index`` of runs of this identity has."""
+    content = json.dumps([identity, index], sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
 def _fresh(home: Path, stem: str) -> Path:
