@@ -15,7 +15,7 @@ from digit_recognizer.errors import BadInput
 if sys.platform != "win32":
     import fcntl
 
-MENDS = {
+HINTS = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
     errno.EACCES: "change its permissions or name another",
@@ -30,8 +30,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mend = MENDS.get(error.errno or 0, "name one that can be used")
-        raise BadInput(f"{path}: {error.strerror or error}; {mend}") from error
+        hint = HINTS.get(error.errno or 0, "name one that can be used")
+        raise BadInput(f"{path}: {error.strerror or error}", hint=hint) from error
 
 
 @contextmanager
