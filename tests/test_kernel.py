@@ -177,7 +177,7 @@ def test_the_output_is_plain_lines_that_say_how_far_it_is(trained: tuple[Path, s
     _, output = trained
     assert "\r" not in output
     assert "\x1b" not in output
-    assert "starting 2 workers; " in output
+    assert "starting 2 workers, " in output
     assert (
         "* a member's lowest validation loss so far\nmember  epoch    loss  val loss   val acc  time left\n" in output
     )

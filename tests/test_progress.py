@@ -57,7 +57,7 @@ def test_elsewhere_one_line_says_that_workers_start(clock: list[float], capsys: 
     shown.stage(0, "building the network")
     shown.refresh()
     shown.batch(0, 1, 10, 0.5)
-    assert capsys.readouterr().out == "starting 2 workers; TensorFlow takes some seconds to load\n"
+    assert capsys.readouterr().out == "starting 2 workers, which load TensorFlow\n"
     assert shown.refresh_seconds is None
     Progress(0, 0, (), 0)
     assert capsys.readouterr().out == ""

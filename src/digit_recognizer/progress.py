@@ -81,7 +81,8 @@ class Progress:
         for member in kept:
             print(f"{noun} {member + 1}/{members}  kept from before", flush=True)
         if workers:
-            line = f"starting {workers} worker{'s' if workers > 1 else ''}; TensorFlow takes some seconds to load"
+            who = "a worker, which loads" if workers == 1 else f"{workers} workers, which load"
+            line = f"starting {who} TensorFlow"
             self._stage = line
             if not self._moving:
                 print(line, flush=True)
