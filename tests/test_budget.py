@@ -75,6 +75,7 @@ def test_time_that_is_up_already_is_named(seconds: float, planned: Planned) -> N
 
 
 @pytest.mark.parametrize("rows", [20, 300])
+@pytest.mark.slow
 def test_an_epoch_of_one_batch_is_planned_and_its_pace_measured(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from digit_recognizer import member
 

@@ -140,6 +140,7 @@ def slowly(kaggle: Server, seconds: float) -> None:
     kaggle.fail("DownloadDataFiles", Fault(500, seconds=seconds))
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_downloads_and_the_other_finds_the_files(place: Path, kaggle: Server) -> None:
     slowly(kaggle, 2)
     words = [sys.executable, "-m", "digit_recognizer", "data"]

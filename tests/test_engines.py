@@ -305,6 +305,7 @@ def _brought(member: int, reporter: engines.Reporter) -> list[str]:
     return [name for name in (*engines.UNUSED, "keras") if sys.modules.get(name)]
 
 
+@pytest.mark.slow
 def test_a_worker_brings_in_nothing_that_no_member_uses() -> None:
     told: list[list[str]] = []
     silent = Progress(0, 0, (), 0)

@@ -311,6 +311,7 @@ def test_any_bytes_are_rows_or_one_line(tmp_path_factory: pytest.TempPathFactory
     assert {row.run: row for row in rows if row.run != "new"} == {row.run: row for row in again}
 
 
+@pytest.mark.slow
 def test_twenty_processes_at_once_lose_nothing(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from digit_recognizer import ledger\n"

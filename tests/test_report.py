@@ -17,6 +17,7 @@ def png_size(content: bytes) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("epochs", "images", "wrong"), [(1, 3, 0), (12, 100, 5)])
+@pytest.mark.slow
 def test_three_pictures_are_drawn(epochs: int, images: int, wrong: int, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     steps = np.linspace(0, 1, epochs)

@@ -346,6 +346,7 @@ def test_a_submission_that_did_not_arrive_is_sent_by_the_next_call(home: Path, k
     assert len(kaggle.submissions) == 1
 
 
+@pytest.mark.slow
 def test_a_score_that_never_comes(home: Path, kaggle: Server, capsys: pytest.CaptureFixture[str]) -> None:
     kaggle.polls = None
     told = refused([*SUBMIT, "--wait", "1"], capsys, 1)
@@ -645,6 +646,7 @@ def test_a_login_opens_the_door_and_a_lost_one_is_named(
     assert LOGIN not in told
 
 
+@pytest.mark.slow
 def test_two_terminals_send_once(home: Path, kaggle: Server) -> None:
     kaggle.fail("CreateSubmission", Fault(200, after=True, seconds=1.5, body={"message": "ok", "ref": 50_000_001}))
     words = [sys.executable, "-m", "digit_recognizer", *SUBMIT]
@@ -656,6 +658,7 @@ def test_two_terminals_send_once(home: Path, kaggle: Server) -> None:
 
 
 @pytest.mark.parametrize("call", ["StartSubmissionUpload", "PUT", "CreateSubmission", "GetSubmission"])
+@pytest.mark.slow
 def test_interrupted_anywhere_and_called_again_it_is_sent_once(call: str, home: Path, kaggle: Server) -> None:
     kaggle.fail(call, Fault(500, after=True, seconds=3))
     words = [sys.executable, "-m", "digit_recognizer", *SUBMIT]
@@ -681,6 +684,7 @@ def test_interrupted_anywhere_and_called_again_it_is_sent_once(call: str, home: 
     assert row(home).reference == "50000001"
 
 
+@pytest.mark.slow
 def test_as_a_user_types_it(home: Path, kaggle: Server, nobody: Path) -> None:
     words = ["make", "-f", ROOT / "Makefile", "-o", ".venv/run.stamp", f"KIT={sys.executable} -m digit_recognizer"]
     done = subprocess.run(

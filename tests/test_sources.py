@@ -541,6 +541,7 @@ def test_a_zip_that_states_a_wrong_size_is_refused(size: int, tmp_path: Path, li
     assert "larger than" in one_line(str(refused.value)) or "damaged or truncated" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded_whatever_is_unpacked(tmp_path: Path) -> None:
     """A gzip of 1 GB, a zip of 256 MB that states 1,000 bytes, a line of 32 MB; the limit is set to 64 MB."""
     placed(tmp_path, {"gz/train.csv.gz": gzip.compress(bytes(1 << 24)) * 64, "gz/test.csv": TEST})

@@ -134,6 +134,7 @@ def test_a_damaged_study_is_named(how: str, tmp_path: Path) -> None:
     assert refused.value.hint == f"remove {tmp_path}; its study then starts anew"
 
 
+@pytest.mark.slow
 def test_a_damaged_study_ends_in_one_line_and_an_undrawn_plot_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
