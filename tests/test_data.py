@@ -460,5 +460,5 @@ def test_reading_is_faster_than_pandas_and_the_cache_a_blink(competition: Path, 
         ratios.append(seconds[1] / seconds[0])
         cached.append(seconds[2])
     print(f"\nshares of pandas' time {np.round(ratios, 2)}, cached {min(cached):.2f} s")
-    assert np.median(ratios) < 0.5
+    assert np.median(ratios) < 0.6  # 0.36 to 0.44 on a quiet machine
     assert min(cached) < 0.3

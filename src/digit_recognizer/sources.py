@@ -107,6 +107,8 @@ class Source:
             BadInput: it is damaged, or larger than ``LIMIT``.
         """
         with _explained(self.path):
+            if not self.packed:  # its size was checked when it was found
+                return self.path.read_bytes()
             for index, text in enumerate(_texts(self.path)):
                 if index == self.index:
                     return _limited(text.stream, self.where)
