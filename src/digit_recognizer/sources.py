@@ -107,8 +107,10 @@ class Source:
             BadInput: it is damaged, or larger than ``LIMIT``.
         """
         with _explained(self.path):
-            if not self.packed:  # its size was checked when it was found
-                return self.path.read_bytes()
+            with self.path.open("rb", buffering=0) as file:
+                if not file.read(4).startswith((*ZIP, GZIP)):  # its size was checked when it was found
+                    file.seek(0)
+                    return file.readall()
             for index, text in enumerate(_texts(self.path)):
                 if index == self.index:
                     return _limited(text.stream, self.where)
