@@ -171,15 +171,15 @@ def test_neither_holdout_nor_fold_is_judged_by_its_own_labels(
     run = runs.begin(tmp_path, one, digits)
     after = ensemble.with_neighbours(blend, one, digits, split, run)
     shown = capsys.readouterr().out
-    before, mended = (ensemble.scores(found, one, split, digits) for found in (blend, after))
+    before, after_reranking = (ensemble.scores(found, one, split, digits) for found in (blend, after))
     assert before.holdout
-    assert mended.holdout
-    assert mended.holdout.accuracy > 0.9 > before.holdout.accuracy
-    assert mended.oof.accuracy > 0.9 > before.oof.accuracy
-    assert mended.oof_last_epoch == mended.oof
-    assert all(member.accuracy > 0.9 for member in mended.holdout_members)
-    assert f"out of fold {before.oof.errors} wrong before, {mended.oof.errors} after; " in shown
-    assert f"; holdout {before.holdout.errors} and {mended.holdout.errors}\n" in shown
+    assert after_reranking.holdout
+    assert after_reranking.holdout.accuracy > 0.9 > before.holdout.accuracy
+    assert after_reranking.oof.accuracy > 0.9 > before.oof.accuracy
+    assert after_reranking.oof_last_epoch == after_reranking.oof
+    assert all(member.accuracy > 0.9 for member in after_reranking.holdout_members)
+    assert f"out of fold {before.oof.errors} wrong before, {after_reranking.oof.errors} after; " in shown
+    assert f"; holdout {before.holdout.errors} and {after_reranking.holdout.errors}\n" in shown
     for name in ("oof", "holdout", "test"):
         np.testing.assert_array_equal(np.load(run.folder / f"{name}.npy"), getattr(after, name))
     for fold, opinions in zip(split.folds, after.fold_members, strict=True):

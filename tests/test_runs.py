@@ -1,4 +1,4 @@
-"""Run folders: which is resumed, whatever lies beside it."""
+"""Run folders: which is resumed, whatever other folders hold."""
 
 import json
 import os

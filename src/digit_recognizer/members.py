@@ -56,7 +56,7 @@ def write(
     summary: str,
     probabilities: Mapping[str, Probabilities],
 ) -> None:
-    """Write a member beside its checkpoint, which is there already; the record, with a digest of each file, last.
+    """Write a member into the folder of its checkpoint; the record, with a digest of each file, last.
 
     Args:
         folder: the member's.

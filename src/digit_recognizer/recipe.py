@@ -221,7 +221,7 @@ def named(name: str) -> Recipe:
     if name.endswith(".toml") and "\0" not in name:
         try:
             path = Path(name).expanduser()
-        except RuntimeError as error:  # ~user, of whom the system knows nothing
+        except RuntimeError as error:  # ~user, where there is no such user
             raise BadInput(f"{name}: {error}", hint="write the whole path") from None
         return _read(path)
     if name not in RECIPES:

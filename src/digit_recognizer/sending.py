@@ -481,7 +481,7 @@ def _send(client: Competition, submissions: Path, row: Row, path: Path, message:
     with ledger.changing(submissions) as rows:
         if all(other.run != row.run for other in rows):
             rows.append(row)
-    # A reference of an attempt that failed stays beside it: what is found later has a higher number.
+    # The reference of a failed attempt is kept: that of a later attempt has a higher number.
     row = ledger.update(submissions, row.run, status="sending", message=message)
     try:
         reference = client.submit(token, f"{message} {_tag(row)}")
