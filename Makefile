@@ -85,7 +85,7 @@ help: ## print this
 	@echo "Exit status: make gives 0 or, whatever failed, 2, and adds a line with ***. For 1 failed, 2 bad input, 130 interrupted:"
 	@echo "  $(PY) -m digit_recognizer <verb> --help"
 
-setup: .venv/run.stamp ## make .venv with the exact versions of requirements.txt
+setup: .venv/run.stamp ## make .venv with the exact versions of requirements/base.txt
 
 doctor: .venv/run.stamp ## look at what the other verbs need, and say how to fix what is missing; DATA=
 data: .venv/run.stamp ## download the competition's files into data/
@@ -101,10 +101,13 @@ kernel: .venv/run.stamp ## make build/kernel/, the one script that Kaggle runs; 
 push: .venv/run.stamp ## make the kernel and send it to Kaggle, which runs it; options as for kernel
 status: .venv/run.stamp ## how the pushed kernel fares
 output: .venv/run.stamp ## bring what the pushed kernel left into submissions/ and runs/
-test: .venv/test.stamp ## style, types, fast tests, slow tests (these really train; FAST=1 leaves them out)
-lint: .venv/test.stamp ## style and types alone
-doctor data run compare bench tune notebook scores check submit kernel push status output test lint:
+doctor data run compare bench tune notebook scores check submit kernel push status output:
 	@$(KIT) $@ $(options)
+
+test: lint ## check style and types, then run the tests; FAST=1 leaves out those that really train
+	@$(PY) -m pytest -q -n 2 $(if $(call is_yes,FAST),--dist worksteal -m "not slow and not timed",--dist loadfile -m "not timed")
+lint: .venv/test.stamp ## check style and types
+	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check . && $(PY) -m mypy --no-error-summary
 
 image: build/image/stamp .venv/test.stamp ## run the kernel's script with the versions of Kaggle's image
 	@KERNEL_PYTHON=$(CURDIR)/build/image/bin/python $(PY) -m pytest -q tests/test_bundle.py -k "alone or killed"
@@ -112,21 +115,21 @@ image: build/image/stamp .venv/test.stamp ## run the kernel's script with the ve
 clean: ## remove .venv, build/kernel, build/image and caches; build/notebook, runs/, data/ and submissions/ stay
 	rm -rf .venv build/kernel build/image .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 
-.venv/run.stamp: requirements.txt pyproject.toml
+.venv/run.stamp: requirements/base.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
 	  echo "error: Python 3.11, 3.12 or 3.13 is needed, found $$($(PYTHON) --version 2>/dev/null || echo no $(PYTHON))" >&2; \
 	  for other in python3.13 python3.12 python3.11; do command -v $$other >/dev/null && break; done; \
 	  echo "hint: name one: make PYTHON=$$other …" >&2; exit 2; }
-	@$(PYTHON) tools/setup_venv.py .venv requirements.txt --package
+	@$(PYTHON) tools/setup_venv.py .venv requirements/base.txt --package
 	@$(WHERE) > $@
 
-.venv/tune.stamp: requirements-tune.txt
-.venv/notebook.stamp: requirements-notebook.txt
-.venv/test.stamp: requirements-dev.txt
+.venv/tune.stamp: requirements/tune.txt
+.venv/notebook.stamp: requirements/notebook.txt
+.venv/test.stamp: requirements/dev.txt
 .venv/%.stamp: .venv/run.stamp
 	@$(PY) tools/setup_venv.py .venv $(filter %.txt,$^)
 	@touch $@
 
-build/image/stamp: tests/kaggle-image.txt
-	@$(IMAGE_PYTHON) tools/setup_venv.py build/image tests/kaggle-image.txt
+build/image/stamp: requirements/kaggle-image.txt
+	@$(IMAGE_PYTHON) tools/setup_venv.py build/image requirements/kaggle-image.txt
 	@touch $@

@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import FUZZ, ROOT
-from digit_recognizer import ledger, score
+from digit_recognizer import ledger
 from digit_recognizer.errors import BadInput
+from digit_recognizer.evaluation import metrics
 from digit_recognizer.ledger import Row
 
 FULL = Row(
@@ -325,5 +326,5 @@ def test_twenty_processes_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_the_interval_is_that_of_different_rows(tmp_path: Path) -> None:
     ledger.record(tmp_path, Row(run="a", oof_errors=40, oof_rows=4000, oof_distinct=400))
     (row,) = ledger.read(tmp_path)
-    assert row.validation == score.score(40, 4000, distinct=400)
-    assert row.validation != score.score(40, 4000)
+    assert row.validation == metrics.score(40, 4000, distinct=400)
+    assert row.validation != metrics.score(40, 4000)

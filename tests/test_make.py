@@ -62,7 +62,7 @@ def test_a_value_comes_through_unharmed(given: str, value: str, tmp_path: Path) 
 
 
 def test_every_option_of_a_verb_can_be_given_to_make(tmp_path: Path) -> None:
-    fields = [setting.name.upper() for setting in recipe.settings()]
+    fields = [setting.name.upper() for setting in recipe.recipe_fields()]
     words = passed_on(tmp_path, "run", "DATA=x", "RECIPE=quick", "BUDGET=3m", *(f"{name}=1" for name in fields))
     assert {f"--{name.lower().replace('_', '-')}" for name in fields} <= set(words)
     switches = passed_on(tmp_path, "submit", "YES=1", "FORCE=1", "NO_WAIT=1", "WAIT=3", "FILE=f", "RUN=r", "MESSAGE=m")
@@ -162,7 +162,7 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "one"
     (folder / "tools").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", folder)
-    for name in ("requirements.txt", "pyproject.toml"):
+    for name in ("requirements/base.txt", "pyproject.toml"):
         (folder / name).touch()
     (folder / "tools" / "setup_venv.py").write_text(
         "import os, pathlib, sys\nprint('SET UP', flush=True)\n"

@@ -63,30 +63,30 @@ def test_an_unknown_network_is_refused_with_those_there_are() -> None:
 def test_members_take_the_networks_in_turn() -> None:
     mixed = QUICK.changed(network="dense+bn-conv")
     assert [mixed.of_member(index).network for index in range(3)] == ["dense", "bn-conv", "dense"]
-    seen = QUICK.changed(view="plain+upright+widened")
-    assert [seen.of_member(index).view for index in range(4)] == ["plain", "upright", "widened", "plain"]
+    seen = QUICK.changed(preprocessing="none+deskew+width")
+    assert [seen.of_member(index).preprocessing for index in range(4)] == ["none", "deskew", "width", "none"]
     with pytest.raises(BadInput, match=r"network: expected one of .* found ''"):
         QUICK.changed(network="dense+")
 
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
     with pytest.raises(BadInput, match="expected one of quick, standard, best, "):
-        recipe.named("fast")
+        recipe.load_recipe("fast")
 
 
 def test_the_systems_of_the_descriptions_are_recipes_with_networks_of_their_own() -> None:
-    assert [recipe.named(name).network for name in recipe.SEEDS] == list(recipe.SEEDS)
+    assert [recipe.load_recipe(name).network for name in recipe.REFERENCE_RECIPES] == list(recipe.REFERENCE_RECIPES)
 
 
 def test_a_recipe_file_gives_back_the_recipe(tmp_path: Path) -> None:
     mine = QUICK.changed(name="mine", learning_rate=1e-5, seed=2**32 - 1)
     (tmp_path / "any.toml").write_text(mine.toml())
-    assert recipe.named(str(tmp_path / "any.toml")) == mine
+    assert recipe.load_recipe(str(tmp_path / "any.toml")) == mine
 
 
 def test_a_recipe_file_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
     (tmp_path / "short.toml").write_text('network = "dense"\nmembers = 1\nfolds = 5\nepochs = 3\nlearning_rate = 1\n')
-    read = recipe.named(str(tmp_path / "short.toml"))
+    read = recipe.load_recipe(str(tmp_path / "short.toml"))
     assert (read.name, read.network, read.batch_size, read.learning_rate) == ("short", "dense", 128, 1)
 
 
@@ -138,7 +138,7 @@ def test_a_recipe_file_with_a_fault_is_refused_in_one_line(tmp_path: Path, chang
     lines = [line for line in lines if line.split()[0] != change.split(" ")[0]]
     (tmp_path / "bad.toml").write_text("\n".join([*lines, change]))
     with pytest.raises(BadInput) as refused:
-        recipe.named(str(tmp_path / "bad.toml"))
+        recipe.load_recipe(str(tmp_path / "bad.toml"))
     assert told in str(refused.value)
     assert "bad.toml" in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -147,14 +147,14 @@ def test_a_recipe_file_with_a_fault_is_refused_in_one_line(tmp_path: Path, chang
 
 def test_a_recipe_file_that_is_not_there_is_named() -> None:
     with pytest.raises(BadInput, match=r"none\.toml: No such file"):
-        recipe.named("none.toml")
+        recipe.load_recipe("none.toml")
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_no_file_is_no_recipe(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "odd.toml")
     with pytest.raises(BadInput, match=r"odd\.toml: expected a file"):
-        recipe.named(str(tmp_path / "odd.toml"))
+        recipe.load_recipe(str(tmp_path / "odd.toml"))
 
 
 @pytest.mark.parametrize(
@@ -172,15 +172,15 @@ def test_what_is_no_file_is_no_recipe(tmp_path: Path, make: Any) -> None:
 def test_a_recipe_file_is_text_of_a_recipes_size(tmp_path: Path, content: bytes, found: str) -> None:
     (tmp_path / "odd.toml").write_bytes(content)
     with pytest.raises(BadInput) as refused:
-        recipe.named(str(tmp_path / "odd.toml"))
+        recipe.load_recipe(str(tmp_path / "odd.toml"))
     assert found in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_editors_marks_and_line_ends_are_accepted(tmp_path: Path) -> None:
-    plain = recipe.named(str(_file(tmp_path, LEAST.encode())))
-    assert recipe.named(str(_file(tmp_path, b"\xef\xbb\xbf" + LEAST.encode()))) == plain
-    assert recipe.named(str(_file(tmp_path, LEAST.replace("\n", "\r\n").encode()))) == plain
+    plain = recipe.load_recipe(str(_file(tmp_path, LEAST.encode())))
+    assert recipe.load_recipe(str(_file(tmp_path, b"\xef\xbb\xbf" + LEAST.encode()))) == plain
+    assert recipe.load_recipe(str(_file(tmp_path, LEAST.replace("\n", "\r\n").encode()))) == plain
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_editors_marks_and_line_ends_are_accepted(tmp_path: Path) -> None:
 )
 def test_a_path_that_leads_nowhere_is_refused_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BadInput):
-        recipe.named(name)
+        recipe.load_recipe(name)
     assert cli.main(["run", "--recipe", name]) == 2
     one_line(capsys.readouterr().err)
 
@@ -207,7 +207,9 @@ NUMBERS = st.one_of(
     st.sampled_from(["-0.0", "nan", "-inf", "1e999", "0x1f", "1_0", "0o7", f"1{'0' * 400}", f"0x{'f' * 5000}"]),
 )
 TEXTS = st.one_of(
-    st.sampled_from([*recipe.NETWORKS, *recipe.VIEWS, *recipe.SCHEDULES, *recipe.PRECISIONS, "dense+bn-conv", "+", ""]),
+    st.sampled_from(
+        [*recipe.NETWORKS, *recipe.PREPROCESSING, *recipe.SCHEDULES, *recipe.PRECISIONS, "dense+bn-conv", "+", ""]
+    ),
     st.text(max_size=8),
 ).map(lambda text: "'" + text.replace("'", "") + "'")
 VALUES = st.one_of(NUMBERS, TEXTS, st.sampled_from(["true", "[1]", "{a = 1}", "1979-05-27", '"\\u0000"', "", "'" * 3]))
@@ -232,13 +234,13 @@ def test_any_text_is_a_recipe_in_all_its_ranges_or_is_refused_in_one_line(conten
     with tempfile.TemporaryDirectory() as folder:
         path = _file(Path(folder), content)
         try:
-            read = recipe.named(str(path))
+            read = recipe.load_recipe(str(path))
         except BadInput as refused:
             assert "fuzzed.toml" in str(refused)
             assert len(str(refused).splitlines()) == 1
             assert len(str(refused)) < 1000
             return
-        assert recipe.named(str(_file(Path(folder), read.toml().encode()))) == read
+        assert recipe.load_recipe(str(_file(Path(folder), read.toml().encode()))) == read
     files.safe_name(read.name, "fuzzed.toml")
     for setting in dataclasses.fields(recipe.Recipe):
         value = getattr(read, setting.name)
@@ -252,4 +254,4 @@ def test_any_text_is_a_recipe_in_all_its_ranges_or_is_refused_in_one_line(conten
 def test_make_takes_each_setting() -> None:
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     (line,) = [line for line in makefile.splitlines() if line.startswith("override SETTINGS :=")]
-    assert set(line.split()[3:]) == {setting.name.upper() for setting in recipe.settings()}
+    assert set(line.split()[3:]) == {setting.name.upper() for setting in recipe.recipe_fields()}

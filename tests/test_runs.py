@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digit_recognizer import data, files, runs
+from digit_recognizer import files, provenance, runs
+from digit_recognizer.data import dataset
 from digit_recognizer.errors import BadInput
-from digit_recognizer.recipe import named
+from digit_recognizer.recipe import load_recipe
 
-DIGITS = data.Data(
+DIGITS = dataset.Dataset(
     np.zeros((20, 28, 28), np.uint8),
     np.arange(20, dtype=np.uint8) % 10,
     np.zeros((5, 28, 28), np.uint8),
@@ -21,7 +22,7 @@ DIGITS = data.Data(
     False,
     "0" * 16,
 )
-RECIPE = named("quick")
+RECIPE = load_recipe("quick")
 
 
 def begin(home: Path, *, end: bool = True) -> tuple[str, bool]:
@@ -62,7 +63,7 @@ def test_a_damaged_run_stops_no_other(content: bytes, complete: bool, tmp_path: 
     second, resumed = begin(tmp_path)
     assert not resumed
     assert begin(tmp_path) == (second, True)
-    assert runs.finished(tmp_path, RECIPE, DIGITS) is None
+    assert runs.find_complete(tmp_path, RECIPE, DIGITS) is None
     assert (tmp_path / first / "run.json").read_bytes() == content, "it is the user's to remove"
 
 
@@ -72,7 +73,7 @@ def test_a_complete_run_with_a_damaged_record_is_not_taken_for_one(content: byte
     for index in range(RECIPE.members):
         files.write_bytes(run.member(index) / "member.json", content)
     run.finish({})
-    assert runs.finished(tmp_path, RECIPE, DIGITS) is None
+    assert runs.find_complete(tmp_path, RECIPE, DIGITS) is None
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
@@ -155,29 +156,29 @@ def test_a_run_that_another_process_completed_meanwhile_is_not_resumed(
 
 
 def test_the_identity_has_what_changes_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = runs.identity(RECIPE, DIGITS)
+    first = provenance.identity(RECIPE, DIGITS)
     assert first["precision"] in ("float32", "bfloat16", "float16")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert runs.identity(RECIPE, DIGITS) != first
+    assert provenance.identity(RECIPE, DIGITS) != first
     json.dumps(first)
 
 
-ORDER = {"recipe": RECIPE, "data": None, "cache": Path("cache")}
+CONFIG = {"recipe": RECIPE, "data": None, "cache": Path("cache")}
 
 
 @pytest.mark.parametrize("name", ["runs", "submissions"])
 def test_what_the_end_needs_is_checked_before(name: str, tmp_path: Path) -> None:
-    runs.check_outputs(runs.Order(home=tmp_path, **ORDER))
+    runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
     assert not list(tmp_path.iterdir()), "nothing is made"
     (tmp_path / name).write_text("")
     with pytest.raises(BadInput, match=f"{name}: expected a folder, found a file"):
-        runs.check_outputs(runs.Order(home=tmp_path, **ORDER))
+        runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
 
 
 def test_a_damaged_ledger_is_named_before_training(tmp_path: Path) -> None:
     files.write_bytes(tmp_path / "submissions" / "ledger.csv", b"\xff\xff")
     with pytest.raises(BadInput, match=r"ledger\.csv"):
-        runs.check_outputs(runs.Order(home=tmp_path, **ORDER))
+        runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
 
 
 @pytest.mark.parametrize("backend", ["module://nothing.there", "nonsense"])

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from digit_recognizer import competition, credentials, data, engines
-from digit_recognizer.competition import Competition
+from digit_recognizer.data import dataset
 from digit_recognizer.errors import BadInput, KitError, printable
+from digit_recognizer.kaggle import credentials
+from digit_recognizer.kaggle.client import RULES_PAGE, Client
+from digit_recognizer.training import devices
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "kaggle")
 
@@ -49,7 +51,7 @@ def examine(home: Path, given: Path | None) -> int:
     look("credentials", whose)
     if person:
         try:
-            with Competition(person, tries=2) as client:
+            with Client(person, tries=2) as client:
                 if look("account", client.account):  # what stops this call stops the others too
                     look("rules", lambda: _rules(client))
                     look("today", lambda: f"{client.left_today()} submissions left")
@@ -70,26 +72,26 @@ def _packages() -> str:
         except importlib.metadata.PackageNotFoundError:
             missing.append(package)
     if missing:
-        raise BadInput(f"{', '.join(missing)} missing", hint="make setup, or pip install -r requirements.txt")
+        raise BadInput(f"{', '.join(missing)} missing", hint="make setup, or pip install -r requirements/base.txt")
     return ", ".join(found)
 
 
 def _devices() -> str:
-    from digit_recognizer import backend
-    from digit_recognizer.backend import keras
+    from digit_recognizer.training import backend
+    from digit_recognizer.training.backend import keras
 
-    workers, threads = engines.share(1000)
-    devices = ", ".join(keras.distribution.list_devices())
-    return f"{devices}; {workers} at once with {threads} of {engines.cores()} cores each, {backend.precision('auto')}"
+    workers, threads = devices.plan_workers(1000)
+    names = ", ".join(keras.distribution.list_devices())
+    return f"{names}; {workers} at once with {threads} of {devices.cores()} cores each, {backend.precision('auto')}"
 
 
 def _data(home: Path, given: Path | None) -> str:
-    if given is None and not data.present(home / "data"):
+    if given is None and not dataset.exists(home / "data"):
         return "none in data/; make run downloads it where there are credentials, else it uses the bundled sample"
-    return str(data.read(given, default=home / "data", cache=home / "runs" / "cache"))
+    return str(dataset.load(given, default=home / "data", cache=home / "runs" / "cache"))
 
 
-def _rules(client: Competition) -> str:
+def _rules(client: Client) -> str:
     if not client.entered():
-        raise KitError("not accepted", hint=f"join the competition at {competition.RULES_PAGE}")
+        raise KitError("not accepted", hint=f"join the competition at {RULES_PAGE}")
     return "accepted"

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digit_recognizer import files, score
+from digit_recognizer import files
 from digit_recognizer.errors import BadInput
-from digit_recognizer.score import Score
+from digit_recognizer.evaluation import metrics
+from digit_recognizer.evaluation.metrics import Score
 
 if TYPE_CHECKING:
-    from digit_recognizer.ensemble import Scores
+    from digit_recognizer.evaluation.scores import Scores
     from digit_recognizer.runs import Run
 
 NAME = "ledger.csv"
@@ -301,4 +302,4 @@ def _merged(found: list[tuple[str, Row]]) -> list[Row]:
 
 
 def _score(errors: int | None, rows: int | None, distinct: int | None = None) -> Score | None:
-    return score.score(errors, rows, distinct=distinct) if errors is not None and rows else None
+    return metrics.score(errors, rows, distinct=distinct) if errors is not None and rows else None

@@ -18,8 +18,12 @@ KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
     str: ((str,), "a text in quotes"),
 }
-VIEWS = ("plain", "upright", "widened", "upright-widened")
-IN_TURN = ("network", "view")  # fields that may have several values, joined by +, one a member
+PREPROCESSING = ("none", "deskew", "width", "deskew-width")
+PER_MEMBER = ("network", "preprocessing")  # fields that may have several values, joined by +, one a member
+# The names that two fields and the values of one had before; digests of recipes are still made from them, so that a
+# ledger's old rows and new ones of the same recipe agree.
+FORMER_NAMES = {"preprocessing": "view", "knn_weight": "neighbours"}
+FORMER_PREPROCESSING = {"none": "plain", "deskew": "upright", "width": "widened", "deskew-width": "upright-widened"}
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SCHEDULES = ("one-cycle", "decay", "plateau", "constant")
 LIMIT = 1 << 16  # bytes of a recipe file; the longest of those that are made here has a hundredth
@@ -47,7 +51,7 @@ class Recipe:
 
     name: str
     network: str = _choice("network, or several joined by +, which the members take in turn", NETWORKS)
-    view: str = _choice("how a network sees the digits, or several joined by +", VIEWS, "plain")
+    preprocessing: str = _choice("fixed transform before the network, or several joined by +", PREPROCESSING, "none")
     members: int = _setting("networks to train", 1, 1000)
     folds: int = _setting("stratified folds; member i leaves out fold i modulo this number", 2, 100)
     epochs: int = _setting("passes over the training rows for each member", 1, 10000)
@@ -63,14 +67,16 @@ class Recipe:
     shift: float = _setting("augmentation: largest shift, as a fraction of the side", 0, 1, 0.1)
     shear: float = _setting("augmentation: largest shear, degrees either way", 0, 60, 0)
     resampling: float = _setting("share of each epoch's rows drawn by their loss after the epoch before", 0, 1, 0)
-    neighbours: float = _setting("weight of the nearest training digits where networks are in doubt", 0, 50, 0)
+    knn_weight: float = _setting(
+        "weight of the nearest training images in the re-ranking of ambiguous predictions", 0, 50, 0
+    )
     precision: str = _choice("numbers to train with; auto by what the machine is fast at", PRECISIONS, "auto")
     seed: int = _setting("seed of the folds and of every member", 0, 2**32 - 1, 0)
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
-            for part in value.split("+") if setting.name in IN_TURN else [value]:
+            for part in value.split("+") if setting.name in PER_MEMBER else [value]:
                 choice = setting.metadata.get("choice", (part,))
                 if part not in choice:
                     raise BadInput(f"recipe, {setting.name}: expected one of {', '.join(choice)}, found {_shown(part)}")
@@ -83,9 +89,13 @@ class Recipe:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits that two recipes share if they train the same thing."""
-        fields = (dataclasses.asdict(self) | {"name": ""}).items()
+        fields = dataclasses.asdict(self) | {"name": ""}
+        fields["preprocessing"] = "+".join(FORMER_PREPROCESSING[name] for name in self.preprocessing.split("+"))
         # 0, 0.0 and -0.0 are the same.
-        content = {name: value if isinstance(value, str) else float(value) + 0.0 for name, value in fields}
+        content = {
+            FORMER_NAMES.get(name, name): value if isinstance(value, str) else float(value) + 0.0
+            for name, value in fields.items()
+        }
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     def changed(self, **fields: Any) -> "Recipe":
@@ -94,7 +104,7 @@ class Recipe:
 
     def of_member(self, index: int) -> "Recipe":
         """Give the recipe with the one network and the one view of member ``index``, counted from 0."""
-        several = {name: getattr(self, name).split("+") for name in IN_TURN}
+        several = {name: getattr(self, name).split("+") for name in PER_MEMBER}
         return self.changed(**{name: values[index % len(values)] for name, values in several.items()})
 
     def toml(self) -> str:
@@ -102,13 +112,13 @@ class Recipe:
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in dataclasses.asdict(self).items())
 
     def __str__(self) -> str:
-        named = RECIPES.get(self.name, self)
+        load_recipe = RECIPES.get(self.name, self)
         changes = [f"{f.name}={value}" for f in dataclasses.fields(self)
-                   if (value := getattr(self, f.name)) != getattr(named, f.name)]  # fmt: skip
+                   if (value := getattr(self, f.name)) != getattr(load_recipe, f.name)]  # fmt: skip
         return f"{self.name} with {', '.join(changes)}" if changes else self.name
 
 
-def settings() -> list[dataclasses.Field[Any]]:
+def recipe_fields() -> list[dataclasses.Field[Any]]:
     """The fields of a recipe that can be set one by one, each with its help text in ``metadata["help"]``."""
     return [setting for setting in dataclasses.fields(Recipe) if setting.name != "name"]
 
@@ -137,7 +147,7 @@ RECIPES = {
         Recipe(
             name="quick",
             network="slim-conv",
-            view="plain+upright",
+            preprocessing="none+deskew",
             members=2,
             folds=8,
             epochs=8,
@@ -146,12 +156,12 @@ RECIPES = {
             rotation=8,
             zoom=0.08,
             shift=0.05,
-            neighbours=5,
+            knn_weight=5,
         ),
         Recipe(
             name="standard",
             network="slim-conv",
-            view="plain+upright+widened+upright-widened",
+            preprocessing="none+deskew+width+deskew-width",
             members=4,
             folds=10,
             epochs=16,
@@ -160,12 +170,12 @@ RECIPES = {
             weight_decay=0.1,
             dropout=0.1,
             shift=0.07,
-            neighbours=5,
+            knn_weight=5,
         ),
         Recipe(
             name="best",
             network="slim-conv",
-            view="plain+upright+widened+upright-widened",
+            preprocessing="none+deskew+width+deskew-width",
             members=16,
             folds=20,
             epochs=20,
@@ -174,7 +184,7 @@ RECIPES = {
             weight_decay=0.1,
             dropout=0.1,
             shift=0.07,
-            neighbours=5,
+            knn_weight=5,
             precision="float32",  # the score counts here, and half-length numbers may cost a little
         ),
         Recipe(
@@ -209,10 +219,16 @@ RECIPES = {
 }
 
 
-SEEDS = ("adaptive-cnn", "three-conv", "two-conv", "conv-pool", "dense")  # of the descriptions that the kit grew from
+REFERENCE_RECIPES = (
+    "adaptive-cnn",
+    "three-conv",
+    "two-conv",
+    "conv-pool",
+    "dense",
+)  # of the descriptions that the kit grew from
 
 
-def named(name: str) -> Recipe:
+def load_recipe(name: str) -> Recipe:
     """Give the recipe of that name, or the one in the file ``name`` if that ends in ``.toml``.
 
     Raises:

@@ -8,16 +8,11 @@ runs/<run>/
     scores.json        written when all else is stored: a run without it is incomplete and is resumed
 """
 
-import dataclasses
-import hashlib
-import importlib.metadata
 import itertools
-import json
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -26,19 +21,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import digit_recognizer
-from digit_recognizer import files, ledger, members, numerics, report
-from digit_recognizer.data import Data
+import numpy as np
+
+from digit_recognizer import files, ledger, provenance
+from digit_recognizer.data.dataset import Dataset
+from digit_recognizer.ensemble import members
+from digit_recognizer.ensemble.blend import Blend
+from digit_recognizer.ensemble.members import Member
 from digit_recognizer.errors import BadInput, printable
-from digit_recognizer.members import Member
+from digit_recognizer.evaluation import plots
 from digit_recognizer.recipe import Recipe
 
 _FRESH = re.compile(r"-\d{8}-\d{6}(-\d+)?$")  # the end of a run's name: when it began
-PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class RunConfig:
     """What is asked of a run, decided once, before it begins.
 
     Attributes:
@@ -46,7 +44,7 @@ class Order:
         data: folder or zip of the competition's files; None for ``data/``, or else the bundled sample.
         home: folder in which ``runs/`` and ``submissions/`` lie.
         cache: folder for parsed data.
-        also: where to leave the submission beside ``submissions/<run>.csv``; None for nowhere.
+        copy_to: where to leave the submission beside ``submissions/<run>.csv``; None for nowhere.
         deadline: a time of ``time.monotonic`` by which all is done; None for as long as it takes.
     """
 
@@ -54,21 +52,21 @@ class Order:
     data: Path | None
     home: Path
     cache: Path
-    also: Path | None = None
+    copy_to: Path | None = None
     deadline: float | None = None
 
 
-def check_outputs(order: Order) -> None:
+def check_outputs(config: RunConfig) -> None:
     """Check before training what is needed after it: the ledger can be read, folders written, pictures drawn.
 
     Raises:
         BadInput: the ledger is damaged, or a folder cannot be written.
     """
-    places = [order.home / "runs", order.home / "submissions", *([order.also.parent] if order.also else [])]
+    places = [config.home / "runs", config.home / "submissions", *([config.copy_to.parent] if config.copy_to else [])]
     for place in places:
         files.check_writable(place)
-    ledger.read(order.home / "submissions")
-    if reason := report.drawable():
+    ledger.read(config.home / "submissions")
+    if reason := plots.why_not_drawable():
         print(f"warning: no pictures will be drawn, {printable(reason)}", file=sys.stderr)
 
 
@@ -93,13 +91,23 @@ class Run:
         """The folder of member ``index``, counted from 0."""
         return _member(self.folder, index)
 
+    def owner(self, index: int) -> str:
+        """A digest that only member ``index`` of runs of this identity has."""
+        return provenance.member_owner(self.identity, index)
+
+    def save_blend(self, blend: Blend) -> None:
+        """Write the blend's probabilities: ``oof.npy``, ``holdout.npy``, ``test.npy``."""
+        for name in ("oof", "holdout", "test"):
+            with files.replacing(self.folder / f"{name}.npy") as part, part.open("wb") as out:
+                np.save(out, getattr(blend, name))
+
     def finish(self, scores: dict[str, Any]) -> None:
         """Write the scores, which makes the run complete, and release its lock."""
         files.write_json(self.folder / "scores.json", scores)
         self._lock.close()
 
 
-def begin(home: Path, recipe: Recipe, data: Data) -> Run:
+def begin(home: Path, recipe: Recipe, data: Dataset) -> Run:
     """Resume an incomplete run of the same recipe, data, code and versions, or begin a new one.
 
     Args:
@@ -108,7 +116,7 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
     Raises:
         BadInput: the folder cannot be written.
     """
-    wanted = identity(recipe, data)
+    wanted = provenance.identity(recipe, data)
     stem = ("sample-" if data.sample else "") + recipe.name
     with files.locked(home / ".lock"):  # a run's folder is made whole while this is held
         folders = sorted(home.iterdir(), reverse=True)
@@ -125,8 +133,8 @@ def begin(home: Path, recipe: Recipe, data: Data) -> Run:
             "train_rows": len(data.labels),
             "test_rows": len(data.test_images),
             "source": str(data.source),
-            "commit": commit(),
-            "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+            "commit": provenance.commit(),
+            "machine": {"system": platform.platform(), "processor": provenance.processor(), "cores": os.cpu_count()},
             "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         files.write_json(folder / "run.json", about)
@@ -159,17 +167,17 @@ def _resumed(folder: Path, wanted: dict[str, Any]) -> Run | None:
     return Run(folder, wanted, lock, resumed=True)
 
 
-def finished(home: Path, recipe: Recipe, data: Data) -> Path | None:
+def find_complete(home: Path, recipe: Recipe, data: Dataset) -> Path | None:
     """The folder of a complete run of the same recipe, data, code and versions; None where there is none."""
-    return next(complete(home, recipe, data), None)
+    return next(complete_runs(home, recipe, data), None)
 
 
-def complete(home: Path, recipe: Recipe, data: Data) -> Iterator[Path]:
+def complete_runs(home: Path, recipe: Recipe, data: Dataset) -> Iterator[Path]:
     """The folders of all complete runs of the same recipe, data, code and versions.
 
     A run that a budget truncated, in members or in epochs, is not complete, and neither is one with a damaged member.
     """
-    wanted = identity(recipe, data)
+    wanted = provenance.identity(recipe, data)
     for note in sorted(home.glob("*/scores.json")):
         if _identity(note.parent) != wanted:
             continue
@@ -185,32 +193,11 @@ def complete(home: Path, recipe: Recipe, data: Data) -> Iterator[Path]:
 def stored_members(folder: Path, count: int) -> list[Member]:
     """The first ``count`` members of a run's folder; ``BadInput`` where one is missing, damaged or of another run."""
     mine = _identity(folder)
-    return [members.read(_member(folder, index), owner(mine, index)) for index in range(count)]
+    return [members.read_member(_member(folder, index), provenance.member_owner(mine, index)) for index in range(count)]
 
 
 def _member(folder: Path, index: int) -> Path:
     return folder / "members" / f"{index:02}"
-
-
-def identity(recipe: Recipe, data: Data) -> dict[str, Any]:
-    """Return what two runs share if one may resume the other, as plain values."""
-    return {
-        "recipe": dataclasses.asdict(recipe),
-        "recipe_digest": recipe.digest,
-        "data": data.fingerprint,
-        "sample": data.sample,
-        "code": code(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "backend": numerics.keras_backend(),
-        "precision": numerics.resolved_precision(recipe.precision),
-        "environment": numerics.environment(),
-    }
-
-
-def owner(identity: dict[str, Any], index: int) -> str:
-    """A digest that only member ``index`` of runs of this identity has."""
-    content = json.dumps([identity, index], sort_keys=True)
-    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
 def _fresh(home: Path, stem: str) -> Path:
@@ -231,47 +218,3 @@ def _identity(folder: Path) -> Any:
         return files.read_json(folder / "run.json").get("identity")
     except BadInput:
         return None
-
-
-def code() -> str:
-    """Digest of the package's own source files."""
-    if digit_recognizer.CODE:
-        return digit_recognizer.CODE
-    digest = hashlib.blake2b(digest_size=8)
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def commit() -> str | None:
-    """The git commit that the code is of, with ``+`` where its files differ from it; None outside a repository."""
-    if digit_recognizer.COMMIT:
-        return digit_recognizer.COMMIT
-    try:
-        head, changes = (
-            subprocess.run(
-                ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-            for words in (
-                ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=no", "--", ":/src", ":/kernel.py"],
-            )
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head + "+" * bool(changes)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())

@@ -18,13 +18,13 @@ DIGITS = {b"%d" % digit for digit in range(10)}
 LIMIT = 10_000_000  # bytes; a file of 28,000 rows has 0.2 million
 
 
-def write(path: Path, digits: npt.NDArray[np.integer], *, also: Path | None = None) -> None:
+def write(path: Path, digits: npt.NDArray[np.integer], *, copy_to: Path | None = None) -> None:
     """Write digits, integers (n,) in the order of the test file, whole or not at all; read them back and check them.
 
     Args:
         path: the file; LF line ends.
         digits: 0 to 9.
-        also: a second place for the same file.
+        copy_to: a second place for the same file.
 
     Raises:
         BadInput: the folder cannot be written.
@@ -33,7 +33,7 @@ def write(path: Path, digits: npt.NDArray[np.integer], *, also: Path | None = No
     import pandas as pd
 
     table = pd.DataFrame({"ImageId": np.arange(1, len(digits) + 1), "Label": digits})
-    for place in filter(None, (path, also)):
+    for place in filter(None, (path, copy_to)):
         with files.replacing(place) as part:
             table.to_csv(part, index=False, lineterminator="\n")
             if faults := check(part, len(digits)):

@@ -1,0 +1,203 @@
+"""The networks, by name. Each takes raw pixels and gives logits; none is compiled."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from digit_recognizer.models.preprocessing import transform
+from digit_recognizer.training import backend
+from digit_recognizer.training.backend import keras
+
+layers, ops = keras.layers, keras.ops
+
+
+def bn_conv(dropout: float) -> list[Any]:
+    """Seven convolutions, strides in place of pooling; 327 k weights, 15 M multiply-adds an image.
+
+    The layout of C. Deotte's "25 Million Images! [0.99757] MNIST" (Kaggle, 2018): each convolution is followed by ReLU
+    and batch normalisation, in this order.
+    """
+
+    def convolution(filters: int, kernel: int, **kwargs: Any) -> list[Any]:
+        return [
+            layers.Conv2D(filters, kernel, activation="relu", kernel_initializer="he_normal", **kwargs),
+            _normalisation(),
+        ]
+
+    return [
+        *convolution(32, 3),  # 26 × 26
+        *convolution(32, 3),  # 24 × 24
+        *convolution(32, 5, strides=2, padding="same"),  # 12 × 12
+        layers.Dropout(dropout),
+        *convolution(64, 3),  # 10 × 10
+        *convolution(64, 3),  # 8 × 8
+        *convolution(64, 5, strides=2, padding="same"),  # 4 × 4
+        layers.Dropout(dropout),
+        *convolution(128, 4),  # 1 × 1
+        layers.Flatten(),
+        layers.Dropout(dropout),
+    ]
+
+
+def slim_conv(dropout: float) -> list[Any]:
+    """Five convolutions with pooling; 276 k weights, 7 M multiply-adds an image.
+
+    Batch normalisation costs time by the size of what it normalises, so it stands behind the pooling and not before.
+    """
+
+    def convolution(filters: int, kernel: int, padding: str = "valid") -> Any:
+        return layers.Conv2D(filters, kernel, padding=padding, activation="relu", kernel_initializer="he_normal")
+
+    return [
+        convolution(24, 5),  # 24 × 24
+        layers.MaxPooling2D(),  # 12 × 12
+        _normalisation(),
+        convolution(64, 3, "same"),
+        convolution(64, 3),  # 10 × 10
+        layers.MaxPooling2D(),  # 5 × 5
+        _normalisation(),
+        layers.Dropout(dropout),
+        convolution(128, 3),  # 3 × 3
+        _normalisation(),
+        convolution(128, 3),  # 1 × 1
+        _normalisation(),
+        layers.Flatten(),
+        layers.Dropout(dropout),
+    ]
+
+
+def adaptive_cnn(dropout: float) -> list[Any]:
+    """Two convolutions and a wide dense layer; 2.4 M weights, 7 M multiply-adds an image."""
+    return [
+        layers.Conv2D(32, 5, activation="relu"),  # 24 × 24
+        layers.Conv2D(32, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),  # 12 × 12
+        layers.Dropout(dropout),
+        layers.Flatten(),
+        layers.Dense(519, activation="relu"),
+        layers.Dropout(0.5),
+    ]
+
+
+def three_conv(dropout: float) -> list[Any]:
+    """Three convolutions of 3×3 with pooling between, and a dense layer; 897 k weights, 8 M multiply-adds an image."""
+    return [
+        layers.Conv2D(32, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),  # 14 × 14
+        layers.Dropout(dropout),
+        layers.Conv2D(64, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),  # 7 × 7
+        layers.Dropout(dropout),
+        layers.Conv2D(128, 3, padding="same", activation="relu"),
+        layers.Dropout(dropout),
+        layers.Flatten(),
+        layers.Dense(128, activation="relu"),
+        layers.Dropout(dropout),
+    ]
+
+
+def two_conv(dropout: float) -> list[Any]:
+    """Two wide convolutions of 5×5 without pooling, and a dense layer; 2.7 M weights, 54 M multiply-adds an image."""
+    return [
+        layers.Conv2D(100, 5, activation="relu"),  # 24 × 24
+        layers.Conv2D(50, 5, activation="relu"),  # 20 × 20
+        layers.Flatten(),
+        layers.Dropout(dropout),
+        layers.Dense(128, activation="relu"),
+    ]
+
+
+def conv_pool(dropout: float) -> list[Any]:
+    """Three pairs of convolution and pooling, and a dense layer; 391 k weights, 8 M multiply-adds an image."""
+    return [
+        layers.Conv2D(32, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),  # 14 × 14
+        layers.Dropout(dropout),
+        layers.Conv2D(64, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),  # 7 × 7
+        layers.Dropout(dropout),
+        layers.Conv2D(128, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),  # 3 × 3
+        layers.Dropout(dropout),
+        layers.Flatten(),
+        layers.Dense(256, activation="relu"),
+        layers.Dropout(dropout),
+    ]
+
+
+def dense(dropout: float) -> list[Any]:
+    """Dense layers alone; 253 k weights, as many multiply-adds."""
+    return [
+        layers.Flatten(),
+        layers.Dense(256, activation="relu"),
+        layers.Dropout(dropout),
+        layers.Dense(128, activation="relu"),
+        layers.Dense(128, activation="relu"),
+        layers.BatchNormalization(),
+    ]
+
+
+PREPROCESSING_LAYER = "preprocessing"
+BODIES: dict[str, Callable[[float], list[Any]]] = {
+    "bn-conv": bn_conv,
+    "slim-conv": slim_conv,
+    "adaptive-cnn": adaptive_cnn,
+    "three-conv": three_conv,
+    "two-conv": two_conv,
+    "conv-pool": conv_pool,
+    "dense": dense,
+}
+
+
+def _normalisation() -> Any:
+    """Batch normalisation that forgets soon, so that a short training suffices for its means."""
+    if keras.config.dtype_policy().compute_dtype == "float32":
+        return layers.BatchNormalization(momentum=0.9)
+    return backend.BatchNormalization(momentum=0.9)
+
+
+def build(name: str, *, dropout: float, preprocessing: str = "none", precision: str = "float32") -> Any:
+    """Make a fresh, uncompiled network.
+
+    Args:
+        name: one of ``recipe.NETWORKS``.
+        dropout: fraction of activations dropped at each dropout layer, 0 to 1.
+        preprocessing: one of ``recipe.PREPROCESSING``.
+        precision: what it computes with: float32, bfloat16 or float16. Its weights are the same in all; of float32 it
+            has none but Keras' own layers, and can be loaded without this package.
+
+    Returns:
+        keras.Model: float (n, 28, 28, 1) raw pixels, 0 to 255 → float32 (n, 10) logits.
+    """
+    with backend.computing(precision):
+        first, last = layers.Rescaling(1 / 255), layers.Dense(10, dtype="float32", name="logits")
+        body = [first, *BODIES[name](dropout), last]
+    if preprocessing != "none":
+        image = keras.Input((28, 28, 1))
+        body = [keras.Model(image, transform(image, preprocessing), name=PREPROCESSING_LAYER), *body]
+    return keras.Sequential([keras.Input((28, 28, 1)), *body], name=name.replace("-", "_"))
+
+
+def split_preprocessing(network: Any) -> tuple[Any, list[Any]]:
+    """Return a network's preprocessing, a keras.Model or None, and the layers that follow it."""
+    if network.layers[0].name == PREPROCESSING_LAYER:
+        return network.layers[0], network.layers[1:]
+    return None, network.layers
+
+
+def size(network: Any) -> tuple[int, int]:
+    """How many weights a network has, and how many multiplications with one it makes for an image."""
+    products = 0
+    for layer in network.layers:
+        if isinstance(layer, layers.Conv2D):
+            products += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, layers.Dense):
+            products += math.prod(layer.kernel.shape)
+    return network.count_params(), products
+
+
+def summary(network: Any) -> str:
+    """Keras's table of a network's layers, as plain text."""
+    lines: list[str] = []
+    network.summary(line_length=78, print_fn=lambda line, **_: lines.append(line))
+    return "\n".join(lines) + "\n"

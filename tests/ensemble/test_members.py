@@ -1,0 +1,136 @@
+"""Stored members: what is written is read back, and whatever was damaged since is named."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from digit_recognizer import files
+from digit_recognizer.ensemble import members
+from digit_recognizer.errors import BadInput, KitError
+from digit_recognizer.recipe import load_recipe
+
+RECORD = {"member": 0, "epochs": 8, "stopped": False, "seconds": 1.5}
+HISTORY = {"loss": [0.5, float("nan")], "val_loss": [0.4, 0.3]}
+
+
+def probabilities(seed: int = 0) -> dict[str, members.Probabilities]:
+    random = np.random.default_rng(seed)
+    return {name: random.dirichlet(np.ones(10), 20).astype(np.float32) for name in members.PROBABILITIES}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / members.NETWORK).write_bytes(bytes(range(256)))
+    members.write_member(tmp_path, "owner", RECORD, HISTORY, "layers", probabilities())
+    return tmp_path
+
+
+def test_what_is_written_is_read_back(folder: Path) -> None:
+    found = members.read_member(folder, "owner")
+    assert {name: found.record[name] for name in RECORD} == RECORD
+    assert str(found.history) == str(HISTORY)
+    for name, array in probabilities().items():
+        np.testing.assert_array_equal(found.probabilities[name], array)
+    assert found.complete(load_recipe("quick"))
+    assert not found.complete(load_recipe("quick").changed(epochs=9))
+
+
+@pytest.mark.parametrize("change", [{"epochs": 3}, {"stopped": True}])
+def test_a_member_that_a_budget_truncated_is_not_complete(change: dict[str, object], folder: Path) -> None:
+    members.write_member(folder, "owner", RECORD | change, HISTORY, "layers", probabilities())
+    assert not members.read_member(folder, "owner").complete(load_recipe("quick"))
+
+
+def resaved(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[bytes], bytes]:
+    """Damage the array of a ``.npy`` file; other files get a letter more."""
+
+    def damage(content: bytes) -> bytes:
+        try:
+            array = np.load(io.BytesIO(content))
+        except ValueError:
+            return content + b"x"
+        changed = io.BytesIO()
+        np.save(changed, change(array))
+        return changed.getvalue()
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[:-5],
+    "zeroed tail": lambda content: content[: -len(content) // 3] + bytes(len(content) // 3 + 1),
+    "a bit": lambda content: content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 4])
+    + content[len(content) // 2 + 1 :],
+    "NaN": resaved(lambda array: np.where(np.arange(10) == 3, np.nan, array).astype(np.float32)),
+    "reversed rows": resaved(lambda array: array[::-1]),
+    "another shape": resaved(lambda array: array[:, :9]),
+    "another dtype": resaved(lambda array: array.astype(np.float64)),
+    "an object": lambda content: b"{}",
+    "a list": lambda content: b"[" * 2000,
+    "not UTF-8": lambda content: b"\xff" + content,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", [*members.FILES, members.RECORD])
+def test_a_damaged_file_is_named(name: str, damage: str, folder: Path) -> None:
+    path = folder / name
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(BadInput) as refused:
+        members.read_member(folder, "owner")
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [*members.FILES, members.RECORD])
+@pytest.mark.parametrize("directory", [False, True])
+def test_a_missing_file_is_named(name: str, directory: bool, folder: Path) -> None:
+    (folder / name).unlink()
+    if directory:
+        (folder / name).mkdir()
+    with pytest.raises(BadInput, match=name):
+        members.read_member(folder, "owner")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epochs": 80}, {"epochs": "8"}, {"stopped": 1}, {"digests": {}}, {"digests": None}, {"digest": ""}, {"extra": 1}],
+)
+def test_a_record_that_was_edited_is_refused(change: dict[str, object], folder: Path) -> None:
+    path = folder / members.RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(BadInput, match=r"member\.json: damaged"):
+        members.read_member(folder, "owner")
+
+
+def test_a_member_of_another_run_is_refused(folder: Path) -> None:
+    with pytest.raises(BadInput, match=r"member\.json: of another run or member"):
+        members.read_member(folder, "another owner")
+
+
+def test_two_files_that_were_exchanged_are_noticed(folder: Path) -> None:
+    (folder / "fold.npy").rename(folder / "kept")
+    (folder / "fold-last-epoch.npy").rename(folder / "fold.npy")
+    (folder / "kept").rename(folder / "fold-last-epoch.npy")
+    with pytest.raises(BadInput, match=r"fold\.npy: damaged"):
+        members.read_member(folder, "owner")
+
+
+def test_probabilities_that_are_not_finite_are_never_stored(folder: Path) -> None:
+    (folder / members.RECORD).unlink()
+    broken = probabilities()
+    broken["test"][3, 3] = np.inf
+    with pytest.raises(KitError, match=r"training diverged, some probabilities of test\.npy"):
+        members.write_member(folder, "owner", RECORD, HISTORY, "layers", broken)
+    assert not (folder / members.RECORD).exists()
+
+
+def test_the_digest_of_the_record_is_over_what_json_gives_back(folder: Path) -> None:
+    record = files.read_json(folder / members.RECORD)
+    files.write_json(folder / members.RECORD, record)
+    assert members.read_member(folder, "owner").record["seconds"] == 1.5
