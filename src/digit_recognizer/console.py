@@ -1,8 +1,14 @@
 """Write to the terminal: durations, and a spinner while something is waited for."""
 
+import io
 import shutil
 import sys
 import time
+from collections.abc import Collection, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from digit_recognizer.errors import printable
 
@@ -46,3 +52,22 @@ class Spinner:
 def print_lines(text: str, *, error: bool = False) -> None:
     """Print lines that may hold texts from Kaggle or names, without their control characters."""
     print("\n".join(map(printable, text.split("\n"))), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def render_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
+    """Draw a table as text, without lines between cells.
+
+    Args:
+        headers: the columns' names.
+        rows: texts, one for each column.
+        right: indices of the columns that are aligned to the right, such as those of numbers.
+    """
+    table = Table(box=None, pad_edge=False, header_style="", show_edge=False)
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="right" if index in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console(file=io.StringIO(), width=1000, color_system=None, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
