@@ -117,8 +117,8 @@ def _run(given: argparse.Namespace) -> int:
 
 def _push(given: argparse.Namespace) -> None:
     with connect() as client:
-        path = _build(given, client.account())
-        address = client.push(path, files.read_json(path.parent / "kernel-metadata.json"))
+        path = _build(given, client.username())
+        address = client.push_kernel(path, files.read_json(path.parent / "kernel-metadata.json"))
     print(f"{_shown(path)}: sent, Kaggle runs it: {address}")
     print("make status follows it, make output brings what it leaves")
 
@@ -127,7 +127,7 @@ def _status(given: argparse.Namespace) -> None:
     from digit_recognizer.kaggle.bundle import KERNEL_SLUG
 
     with connect() as client:
-        slug = f"{client.account()}/{KERNEL_SLUG}"
+        slug = f"{client.username()}/{KERNEL_SLUG}"
         status, why = client.kernel_status(slug)
     if why:
         raise KitError(f"{slug}: {status}: {why}")
@@ -138,12 +138,12 @@ def _output(given: argparse.Namespace) -> None:
     from digit_recognizer.kaggle.bundle import KERNEL_SLUG
 
     with connect() as client:
-        kernels.fetch(Path.cwd(), client, f"{client.account()}/{KERNEL_SLUG}")
+        kernels.fetch(Path.cwd(), client, f"{client.username()}/{KERNEL_SLUG}")
 
 
 def _download() -> None:
     with connect() as client:
-        client.download(Path("data"))
+        client.download_data(Path("data"))
     print("data/: train.csv and test.csv of the competition")
 
 

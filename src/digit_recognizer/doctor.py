@@ -52,9 +52,9 @@ def examine(home: Path, given: Path | None) -> int:
     if person:
         try:
             with Client(person, tries=2) as client:
-                if look("account", client.account):  # what stops this call stops the others too
+                if look("account", client.username):  # what stops this call stops the others too
                     look("rules", lambda: _rules(client))
-                    look("today", lambda: f"{client.left_today()} submissions left")
+                    look("today", lambda: f"{client.submissions_left_today()} submissions left")
         except KitError as error:
             wrongly("account", error)
     return wrong
@@ -92,6 +92,6 @@ def _data(home: Path, given: Path | None) -> str:
 
 
 def _rules(client: Client) -> str:
-    if not client.entered():
+    if not client.has_joined():
         raise KitError("not accepted", hint=f"join the competition at {RULES_PAGE}")
     return "accepted"

@@ -449,7 +449,7 @@ def test_a_list_that_is_older_than_the_ledger_changes_nothing_back(
     kaggle.submissions.append(
         one | {"description": tag, "status": listed, "asked": -9, "error": "", "content": b""} | score
     )
-    list_them = client.Client.sent
+    list_them = client.Client.list_submissions
 
     def then_changed(client: client.Client) -> list[client.Submission]:
         found = list_them(client)
@@ -459,7 +459,7 @@ def test_a_list_that_is_older_than_the_ledger_changes_nothing_back(
             ledger.update(home / "submissions", "standard-1", **fields)
         return found
 
-    monkeypatch.setattr(client.Client, "sent", then_changed)
+    monkeypatch.setattr(client.Client, "list_submissions", then_changed)
     assert cli.main([*verb, "--no-wait"] if verb != ["scores"] else verb) == 0
     assert (row(home).reference, row(home).status, row(home).public_score) == ("50000001", *after)
 
@@ -558,7 +558,7 @@ def test_a_kernel_s_run_of_a_bad_name_is_refused_and_nothing_is_kept(
     output["submissions/ledger.csv"] = output["submissions/ledger.csv"].replace(b"a-1", name.encode())
     places = {place: os.path.normpath(place.replace("a-1", name)) for place in output}
     output = {places[place]: content for place, content in output.items() if not places[place].startswith((".", "/"))}
-    monkeypatch.setattr(client.Client, "kernel_output", lambda client, slug, folder: bring(output, folder))
+    monkeypatch.setattr(client.Client, "download_kernel_output", lambda client, slug, folder: bring(output, folder))
     around = [sorted(place.iterdir()) for place in home.parents[:2]]
     before = everything(home)
     said = refused(["output"], capsys, 2)
@@ -609,7 +609,7 @@ def test_what_is_no_file_of_a_run_is_refused_or_dropped(
             run.rename(folder / "c")
             run.touch()
 
-    monkeypatch.setattr(client.Client, "kernel_output", brought)
+    monkeypatch.setattr(client.Client, "download_kernel_output", brought)
     before = everything(home)
     if what == "fifo":
         assert cli.main(["output"]) == 0

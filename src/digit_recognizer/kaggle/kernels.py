@@ -30,7 +30,7 @@ def fetch(home: Path, client: Client, slug: str) -> None:
         raise KitError(f"{slug}: not done yet ({status}); `make status` tells when it is")
     with tempfile.TemporaryDirectory(dir=files.folder(home / "runs"), prefix=".output-") as folder:
         output = Path(folder)
-        client.kernel_output(slug, output)
+        client.download_kernel_output(slug, output)
         try:
             rows = ledger.read(output / "submissions")
         except BadInput as error:

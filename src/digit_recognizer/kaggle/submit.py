@@ -58,7 +58,7 @@ def submit(
         console.print_lines(runs_table.table([row, *sent]))
         if not force:
             _compare(row, sent)
-        left = client.left_today()
+        left = client.submissions_left_today()
         if left <= 0:
             raise KitError("the day's submissions are used up", hint="the count begins anew at 00:00 UTC")
         if not yes:
@@ -207,7 +207,7 @@ def _arrived(client: Client, row: Row) -> str:
     for pause in LOOKS:
         time.sleep(pause)
         try:
-            one = sync.find_submission(row, client.sent())
+            one = sync.find_submission(row, client.list_submissions())
         except KitError:
             continue
         if one and one.reference != row.reference:
@@ -219,7 +219,7 @@ def _await(client: Client, submissions: Path, row: Row, wait: float) -> None:
     spinner = Spinner("waiting for Kaggle's score")
     until, pause = time.monotonic() + wait, 0.5
     try:
-        while (one := client.one(row.reference)).status == "pending":
+        while (one := client.get_submission(row.reference)).status == "pending":
             left = until - time.monotonic()
             if left <= 0:
                 raise KitError(f"sent as {row.reference}, no score after {wait:.0f} s; `make scores` catches up")

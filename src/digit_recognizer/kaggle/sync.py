@@ -40,7 +40,7 @@ def content_tag(row: Row) -> str:
 
 def refresh(client: Client, submissions: Path, also: Row | None = None) -> list[Row]:
     """Bring the ledger up to what Kaggle lists, and give its rows."""
-    listed = client.sent()
+    listed = client.list_submissions()
     with ledger.changing(submissions) as rows:
         if (
             also
