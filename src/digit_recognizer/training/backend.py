@@ -4,6 +4,7 @@ Their start-up messages (which instructions they use, which GPU they did not fin
 on. What depends on the backend stands here too: batch normalisation in one op, and how rows are fed to a network.
 """
 
+import logging
 import os
 import re
 import sys
@@ -74,6 +75,9 @@ with _chatter_held_back(), _own_settings():
     keras.ops.zeros(1)  # the device starts, and talks, at the first operation
     with suppress(ImportError):  # Keras calls on it whatever the backend, later and as talkative
         import tensorflow
+
+# TensorFlow warns ("triggered tf.function retracing") where a worker predicts with one network after another.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def batches(*arrays: npt.NDArray[Any], size: int, shuffle_seed: int | None = None) -> Any:
