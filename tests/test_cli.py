@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -111,10 +110,9 @@ def test_what_is_said_after_an_interrupt_is_true(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for name in ("_build", "_bench", "_tune", "_check", "_submit", "_status"):
+    for name in ("_build", "_bench", "_tune", "_check", "_submit", "_status", "connect"):
         monkeypatch.setattr(cli, name, interrupt)
-    monkeypatch.setattr(cli.competition, "signed_in", interrupt)
-    monkeypatch.setattr(cli.sending, "scores", interrupt)
+    monkeypatch.setattr(cli.sync, "scores", interrupt)
     assert cli.main(words) == 130
     assert true in one_line(capsys.readouterr().err)
 
@@ -124,18 +122,17 @@ def test_the_kernel_without_its_packages_says_how_to_get_them() -> None:
         [sys.executable, "-I", "-S", str(ROOT / "kernel.py")], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
-    assert "package digit_recognizer is not installed; run `make setup`" in one_line(done.stderr)
+    assert "package digit_recognizer is not installed\nhint: run `make setup`" in one_line(done.stderr)
 
 
-def test_a_download_is_no_part_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deadlines: list[float | None] = []
+def test_run_downloads_then_starts_kernel_with_same_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli.credentials, "find", lambda: True)
-    monkeypatch.setattr(cli, "_story", lambda: lambda order: deadlines.append(order.deadline))
-    for seconds in (0.0, 0.5):
-        monkeypatch.setattr(cli, "_download", lambda seconds=seconds: time.sleep(seconds))
-        assert cli.main(["run", "--budget", "3m"]) == 0
-    assert deadlines[1] - deadlines[0] >= 0.4  # type: ignore[operator]
+    monkeypatch.setattr(cli, "_download", lambda: calls.append("download"))
+    monkeypatch.setattr(cli.launch, "run_kernel", lambda words, cwd: calls.append((words, cwd)) or 7)
+    assert cli.main(["run", "--budget", "3m", "--recipe", "quick"]) == 7
+    assert calls == ["download", (["--budget", "3m", "--recipe", "quick"], tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -152,8 +149,8 @@ def test_what_was_not_expected_is_one_line(
         raise error
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_story", lambda: fail)
-    assert cli.main(["run"]) == 1
+    monkeypatch.setattr(cli, "_check", fail)
+    assert cli.main(["check", "--file", "x.csv"]) == 1
     assert one_line(capsys.readouterr().err) == f"{shown}; the details are in runs/error.log"
     assert "Traceback" in (tmp_path / "runs" / "error.log").read_text()
 
@@ -161,7 +158,7 @@ def test_what_was_not_expected_is_one_line(
 def test_closed_or_narrow_output_is_no_error(tmp_path: Path) -> None:
     code = "import sys; from digit_recognizer import cli; sys.stdout = None; sys.exit(cli.main(['scores']))"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
-    code = "from digit_recognizer import cli; cli._make_printing_safe(); print('4 × 5 · –')"
+    code = "from digit_recognizer import command_line; command_line.make_printing_safe(); print('4 × 5 · –')"
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True
     )

@@ -115,7 +115,7 @@ def test_a_recipe_file_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
         ("network = ''", "network: expected one of bn-conv, "),
         ("network = 'slim-conv+'", "found ''"),
         ("network = 'slim-conv dense'", "found 'slim-conv dense'"),
-        (f"view = '{'v' * 999}'", "…"),
+        (f"preprocessing = '{'v' * 999}'", "…"),
         (f"{'f' * 999} = 1", "expected fields of a recipe"),
         (f"x = {'[' * 9999}", "expected TOML"),
         ("dropout = nan", "recipe, dropout: expected a number from 0 to 0.95, found nan"),

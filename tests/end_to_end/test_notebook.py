@@ -32,7 +32,7 @@ def test_every_step_runs_on_the_sample_and_shows_what_it_does(tmp_path: Path) ->
 
 def test_a_copy_is_opened_that_keeps_what_the_user_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
-    (tmp_path / "src").symlink_to(ROOT / "src")
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
     monkeypatch.setattr(cli, "ROOT", tmp_path)
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(os, "execv", lambda program, words: started.append(words))

@@ -95,14 +95,14 @@ def test_a_digit_is_set_upright_and_keeps_its_mass_and_height() -> None:
     y, x = np.mgrid[:28, :28]
     strokes = [255.0 * (np.abs(x - 13.5 - lean * (y - 13.5)) < 2) * (np.abs(y - 13.5) < 9) for lean in (-0.6, 0, 0.4)]
     images = np.stack(strokes).astype(np.float32)[..., None]
-    found = np.asarray(preprocessing.transform(images, "upright"))
+    found = np.asarray(preprocessing.transform(images, "deskew"))
     np.testing.assert_allclose(spread(found)[:, 0, 1], 0, atol=0.3)
     assert np.abs(spread(images)[::2, 0, 1]).min() > 8
     np.testing.assert_allclose(middle(found), middle(images), atol=0.1)
     np.testing.assert_allclose(found.sum(axis=(2, 3)), images.sum(axis=(2, 3)), rtol=0.02)
 
 
-@pytest.mark.parametrize("view", ["widened", "upright-widened"])
+@pytest.mark.parametrize("view", ["width", "deskew-width"])
 def test_a_digit_is_as_wide_as_any_other_and_at_most_doubled(view: str) -> None:
     images = np.zeros((4, 28, 28, 1), np.float32)
     for image, width in zip(images, (2, 9, 15, 18), strict=True):
@@ -118,7 +118,7 @@ def test_a_digit_is_as_wide_as_any_other_and_at_most_doubled(view: str) -> None:
 @pytest.mark.parametrize("view", PREPROCESSING)
 def test_no_ink_stays_none_and_pixels_stay_in_range(view: str) -> None:
     images = np.concatenate([np.zeros((1, 28, 28, 1), np.float32), 255 * np.eye(28, dtype=np.float32)[None, ..., None]])
-    found = np.asarray(preprocessing.transform(images, view) if view != "plain" else images)
+    found = np.asarray(preprocessing.transform(images, view) if view != "none" else images)
     assert not found[0].any()
     assert found.min() >= 0
     assert found.max() <= 255
@@ -128,7 +128,7 @@ def test_what_a_network_sees_comes_before_its_other_layers() -> None:
     network = architectures.build("slim-conv", dropout=0, preprocessing="deskew")
     view, rest = architectures.split_preprocessing(network)
     layered = np.asarray(view(blob(2)))
-    np.testing.assert_allclose(layered, preprocessing.transform(blob(2), "upright"), atol=1e-3)
+    np.testing.assert_allclose(layered, preprocessing.transform(blob(2), "deskew"), atol=1e-3)
     for layer in rest:
         layered = layer(layered)
     np.testing.assert_allclose(layered, network(blob(2)), rtol=1e-4, atol=1e-4)
@@ -170,9 +170,9 @@ def test_the_size_of_a_network(name: str, weights: int, products: float) -> None
 def test_every_network_once_saved_is_loaded_by_plain_keras_in_safe_mode(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", blob(3))
     logits = {}
-    for name, view in [*((name, "plain") for name in NETWORKS), *(("dense", view) for view in PREPROCESSING[1:])]:
+    for name, view in [*((name, "none") for name in NETWORKS), *(("dense", view) for view in PREPROCESSING[1:])]:
         network = architectures.build(name, dropout=0.2, preprocessing=view)
-        name = name if view == "plain" else view
+        name = name if view == "none" else view
         network.save(tmp_path / f"{name}.keras")
         logits[name] = np.asarray(network(blob(3)))
     code = (

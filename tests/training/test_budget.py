@@ -32,10 +32,13 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Planned:
     def plan(seconds: float, recipe: Recipe = STANDARD, *, kept: int = 0, step: float = 0.0128) -> budget.Plan:
         monkeypatch.setattr(devices, "plan_workers", lambda members: (min(2, members), 1))
         monkeypatch.setattr(budget, "measure_paces", lambda *_, **__: [Pace(start=1.0, step=step, seconds=0.0)] * 2)
-        monkeypatch.setattr(budget, "rerank_seconds", lambda recipe, images: images / 10_000 * bool(recipe.neighbours))
         split = splits.split(DIGITS.labels, folds=recipe.folds, members=recipe.members, holdout=0.05, seed=0)
         missing: Sequence[int] = range(kept, recipe.members)
-        return budget.plan_budget(recipe, DIGITS, split, kept, missing, time.monotonic() + seconds)
+
+        def rerank_seconds(images: int) -> float:
+            return images / 10_000 * bool(recipe.knn_weight)
+
+        return budget.plan_budget(recipe, DIGITS, split, kept, missing, time.monotonic() + seconds, rerank_seconds)
 
     return plan
 
@@ -61,10 +64,10 @@ def test_what_is_planned_fits(seconds: float, planned: Planned) -> None:
 
 
 def test_reranking_and_members_kept_from_before_take_their_time(planned: Planned) -> None:
-    assert planned(30).epochs < planned(30, STANDARD.changed(neighbours=0)).epochs
+    assert planned(30).epochs < planned(30, STANDARD.changed(knn_weight=0)).epochs
     many = STANDARD.changed(members=400)
     assert planned(30, many, kept=36).epochs < planned(30, many).epochs
-    assert 10 < planned(585, many).members < planned(585, many.changed(neighbours=0)).members
+    assert 10 < planned(585, many).members < planned(585, many.changed(knn_weight=0)).members
 
 
 @pytest.mark.parametrize("seconds", [-5, 0, 3])
@@ -88,4 +91,7 @@ def test_an_epoch_of_one_batch_is_planned_and_its_pace_measured(rows: int, monke
     assert pace.step > 0
     assert pace.seconds >= pace.start > 0
     monkeypatch.setattr(budget, "measure_paces", lambda *_, **__: [pace])
-    assert budget.plan_budget(recipe, few, split, 0, [0], time.monotonic() + 120).epochs == recipe.epochs
+    assert (
+        budget.plan_budget(recipe, few, split, 0, [0], time.monotonic() + 120, lambda images: 0.0).epochs
+        == recipe.epochs
+    )

@@ -12,9 +12,7 @@ from conftest import keep, kit
 from digit_recognizer.errors import BadInput
 from digit_recognizer.training import devices, numerics
 
-LIGHT = (
-    "import sys; from digit_recognizer import numerics; sys.exit(bool({'keras', 'tensorflow', 'jax'} & {*sys.modules}))"
-)
+LIGHT = "import sys; from digit_recognizer.training import numerics; sys.exit(bool({'keras', 'tensorflow', 'jax'} & {*sys.modules}))"
 # The settings that a network is built and trained with, and a sum that another number format would change.
 SETTINGS = """
 import json
@@ -26,7 +24,7 @@ from digit_recognizer.models import architectures
 from digit_recognizer.training.backend import keras
 import numpy as np
 keras.utils.set_random_seed(0)
-network = networks.build("conv-pool", dropout=0)
+network = architectures.build("conv-pool", dropout=0)
 images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
 trainer = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
 trainer.compile("sgd", "mse")
@@ -34,7 +32,7 @@ epochs = len(trainer.fit(np.ones((8, 3)), np.ones(8), batch_size=2, epochs=3, ve
 config = keras.config
 print(json.dumps([
     config.backend(), config.floatx(), config.epsilon(), config.image_data_format(), config.dtype_policy().name, epochs,
-    member.probabilities(network, images).tolist(),
+    trainer.predict(network, images).tolist(),
 ]))
 """
 

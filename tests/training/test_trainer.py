@@ -59,11 +59,11 @@ from digit_recognizer.training import callbacks
 from digit_recognizer.training import trainer
 from digit_recognizer.models import preprocessing
 from digit_recognizer.models import architectures
-network, images = networks.build("conv-pool", dropout=0), np.zeros((12000, 28, 28), np.uint8)
-member.probabilities(network, images[:1])
+network, images = architectures.build("conv-pool", dropout=0), np.zeros((12000, 28, 28), np.uint8)
+trainer.predict(network, images[:1])
 began, worked = time.monotonic(), time.process_time()
 for rows in (3000, 4200, 6000, 8400, 12000):  # the tuner sleeps twice as long each time: not all end as it wakes
-    member.probabilities(network, images[:rows])
+    trainer.predict(network, images[:rows])
 took, worked = time.monotonic() - began, time.process_time() - worked
 print(worked / took)
 """
