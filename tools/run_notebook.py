@@ -16,19 +16,20 @@ METADATA = {
 
 def main() -> int:
     """Run the notebook in an empty folder; return the exit status."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
         NotebookClient(notebook, timeout=600, resources=resources, coalesce_streams=True, record_timing=False).execute()
     for cell in notebook.cells:
-        outputs = cell.get("outputs", [])
-        if errors := [output.text for output in outputs if output.get("name") == "stderr"]:
+        if cell.cell_type != "code":
+            continue
+        if errors := [output.text for output in cell.outputs if output.get("name") == "stderr"]:
             print(f"error: {cell.id}: wrote to standard error: {errors[0].strip()}", file=sys.stderr)
             return 1
         # Keras leaves an empty output when it prints a network's summary.
-        cell.update({"outputs": [one for one in outputs if one.get("data", {}).get("text/plain") != ""]} if outputs else {})
+        cell.outputs = [output for output in cell.outputs if output.get("data", {}).get("text/plain") != ""]
     notebook.metadata = METADATA
-    nbformat.write(notebook, NOTEBOOK)
+    nbformat.write(notebook, NOTEBOOK)  # type: ignore[no-untyped-call]
     print(f"notebooks/{NOTEBOOK.name}: {NOTEBOOK.stat().st_size / 1000:.0f} kB")
     return 0
 
