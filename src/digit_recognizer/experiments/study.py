@@ -1,4 +1,4 @@
-"""The folder of a search: the Optuna study in SQLite, which several processes may use, its best recipe and its plots."""
+"""A search's folder: an Optuna study in SQLite, which several processes may use, the best recipe and the plots."""
 
 import sqlite3
 import warnings
@@ -15,7 +15,7 @@ from digit_recognizer.errors import KitError
 from digit_recognizer.recipe import Recipe
 
 try:
-    import optuna
+    import optuna as optuna  # also for tune.py, which would not explain why it is missing
 except ModuleNotFoundError as error:
     raise KitError("optuna is not installed", hint="pip install -r requirements/tune.txt") from error
 STORAGE_ERRORS = (sqlite3.Error, SQLAlchemyError, optuna.exceptions.StorageInternalError)

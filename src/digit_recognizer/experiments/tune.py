@@ -1,7 +1,7 @@
 """Search a recipe's fields for better values with Optuna.
 
-A trial trains one member on fold 0 and is scored by its lowest validation loss. The holdout is excluded from the search.
-The lowest loss of many trials is optimistic; a run of the tuned recipe scores it on the holdout.
+A trial trains one member on fold 0 and is scored by its lowest validation loss. The search never uses the holdout. The
+lowest loss of many trials is optimistic; a run of the tuned recipe scores it on the holdout.
 """
 
 import hashlib
@@ -217,11 +217,11 @@ def suggest_values(trial: optuna.Trial, base: Recipe, fields: Sequence[str]) -> 
     return values
 
 
-class TrialTimeout(Exception):
+class _TrialTimeout(Exception):
     """The deadline came before the trial's last epoch."""
 
 
-class PruningReporter(local.Reporter):
+class _PruningReporter(local.Reporter):
     """Reports epochs to Optuna, which may prune the trial, and forwards them to the parent process."""
 
     def __init__(self, reporter: local.Reporter, trial: optuna.Trial) -> None:
@@ -266,17 +266,17 @@ def _run_trial(
                 *rows,
                 seed=train.member_seed(base.seed, 0),
                 checkpoint=Path(scratch) / "network.keras",
-                reporter=PruningReporter(reporter, trial),
+                reporter=_PruningReporter(reporter, trial),
                 deadline=last_step,
             )
         if trained.stopped:
-            raise TrialTimeout
+            raise _TrialTimeout
         trial.set_user_attr("accuracy", trained.history["val_accuracy"][trained.best_epoch - 1])
         return trained.history["val_loss"][trained.best_epoch - 1]
 
     study = open_study(folder)
     with explain_storage_errors(folder):
-        study.optimize(objective, n_trials=1, catch=TrialTimeout)
+        study.optimize(objective, n_trials=1, catch=_TrialTimeout)
         trial = study.get_trials(deepcopy=False)[numbers[0]]
     if trial.state == COMPLETE:
         outcome = f"loss {trial.value:.4f}  accuracy {trial.user_attrs['accuracy']:.4f}"
