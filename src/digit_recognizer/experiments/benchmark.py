@@ -156,7 +156,7 @@ def run_benchmark(home: Path, data: Path | None, *, whole: bool) -> int:
             TIME_RATIO: seconds["deotte15"] / seconds["standard"],
             PACE_RATIO: statistics.median(kit / plain for kit, plain in paces),
             PREDICTION_TIME: prediction,
-            **{figure: score and score["accuracy"] for figure, score in expected.items()},
+            **{figure: score["accuracy"] if score else None for figure, score in expected.items()},
             **{figure: pairs[figure].difference if pairs else None for figure in (OOF_DIFFERENCE, HOLDOUT_DIFFERENCE)},
         },
         intervals={figure: (score["low"], score["high"]) for figure, score in expected.items() if score},
@@ -284,7 +284,7 @@ def goal_table(measurements: Measurements, data: Path | None = None) -> str:
         if interval := measurements.intervals.get(figure):
             notes.append(f"{figure}: 90 % interval {interval[0]:.5f} to {interval[1]:.5f}")
         if measured is None:
-            notes.append(f"{figure}: no complete run; {_missing_run_command(figure, data)}")
+            notes.append(f"{figure}: no complete run; to make one:\n  {_missing_run_command(figure, data)}")
     notes.append(
         "unclear: goal missed, within chance" if measurements.competition else "goals apply to the competition's data"
     )
@@ -296,5 +296,5 @@ def _missing_run_command(figure: str, data: Path | None) -> str:
     if figure in (OOF_DIFFERENCE, HOLDOUT_DIFFERENCE):
         return hints.command("run", recipe="deotte15", members=COMPARED_MEMBERS, **options)
     if figure == BEST_SCORE:
-        return f"{hints.command('bench', whole=True, **options)} or {hints.command('run', recipe='best', **options)}"
+        return f"{hints.command('run', recipe='best', **options)}\n  or {hints.command('bench', whole=True, **options)}"
     return hints.command("run", **options)
