@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from conftest import kit
-from digit_recognizer import launch, recipe
+from digit_recognizer import recipe
 from digit_recognizer.data import dataset
-from digit_recognizer.experiments import benchmark, study, timing
-from stored_runs import FakeKernel
+from digit_recognizer.experiments import study, timing
 
 pytestmark = pytest.mark.slow
 
@@ -21,23 +20,25 @@ def test_compare_trains_each_recipe_once(tmp_path: Path) -> None:
     def completed_runs() -> list[str]:
         return sorted(path.parent.name for path in tmp_path.glob("runs/*/scores.json"))
 
-    first = kit("compare", "--recipes", "dense,adaptive-cnn", cwd=tmp_path)
+    fields = {"name": "resampled", "resampling": 0.5, "epochs": 6}
+    (tmp_path / "resampled.toml").write_text(recipe.load_recipe("dense").changed(**fields).toml())
+    first = kit("compare", "--recipes", "dense,resampled.toml", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     markdown = (tmp_path / "runs" / "compare.md").read_text()
     summaries = json.loads((tmp_path / "runs" / "compare.json").read_text())
-    assert [summary["recipe"] for summary in summaries] == ["dense", "adaptive-cnn"]
+    assert [summary["recipe"] for summary in summaries] == ["dense", "resampled"]
     assert all(len(summary["errors"]) == 1 and summary["rows"] == 144 for summary in summaries)
-    assert summaries[1]["errors"][0] < 20, "it learns from rows resampled by loss"
+    assert summaries[1]["errors"][0] < 30, "it learns from rows resampled by loss"
     runs = completed_runs()
     assert len(runs) == 2
-    second = kit("compare", "--recipes", "dense,adaptive-cnn", cwd=tmp_path)
+    second = kit("compare", "--recipes", "dense,resampled.toml", cwd=tmp_path)
     assert second.stdout.count("complete run found") == 2
     assert completed_runs() == runs
     assert (tmp_path / "runs" / "compare.md").read_text() == markdown
 
 
 def test_killed_study_is_resumed_by_two_processes(tmp_path: Path) -> None:
-    options = ["tune", "--recipe", "dense", "--epochs", "1", "--trials", "5", "--fields", "learning_rate,dropout"]
+    options = ["tune", "--recipe", "dense", "--epochs", "1", "--trials", "4", "--fields", "learning_rate,dropout"]
     command = [sys.executable, "-m", "digit_recognizer", *options]
 
     def start() -> subprocess.Popen[str]:
@@ -58,7 +59,7 @@ def test_killed_study_is_resumed_by_two_processes(tmp_path: Path) -> None:
     (folder,) = tmp_path.glob("runs/studies/sample-dense-*")
     stored = study.open_study(folder)
     finished = study.finished_trials(stored)
-    assert 5 <= len(finished) <= 5 + 4, "up to four workers may have started one more"
+    assert 4 <= len(finished) <= 4 + 4, "up to four workers may have started one more"
     baseline = study.baseline_trial(stored)
     assert baseline
     assert stored.best_value <= baseline.value
@@ -67,22 +68,13 @@ def test_killed_study_is_resumed_by_two_processes(tmp_path: Path) -> None:
     assert "Hyperparameter Importances" in page
     (path,) = folder.glob("*.toml")
     assert recipe.load_recipe(str(path)).learning_rate == stored.best_params["learning_rate"]
-    run = kit("run", "--recipe", path, "--epochs", "1", cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert len(list(tmp_path.glob("submissions/sample-dense-tuned-*.csv"))) == 1
 
 
-def test_benchmark_measures_paces_and_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "PACE_MEASUREMENTS", 1)
+def test_paces_and_predictions_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "PACE_SECONDS", 0.5)
-    monkeypatch.setattr(launch, "run_kernel", FakeKernel())
-    for name in ("standard", "best", "deotte15"):
-        small = recipe.load_recipe(name).changed(network="dense", members=2, epochs=1)
-        monkeypatch.setitem(recipe.RECIPES, name, small)
-    assert benchmark.run_benchmark(tmp_path, None, whole=True) == 0, "goals do not apply to the sample"
-    values = json.loads((tmp_path / "runs" / "bench.json").read_text())["values"]
-    measured = [benchmark.BEST_TIME, benchmark.TIME_RATIO, benchmark.PACE_RATIO, benchmark.PREDICTION_TIME]
-    assert all(values[figure] > 0 for figure in measured)
+    small = recipe.load_recipe("standard").changed(network="dense", members=2, epochs=1)
+    monkeypatch.setitem(recipe.RECIPES, "standard", small)
     digits = dataset.load(None, default=tmp_path / "data", cache=tmp_path / "runs" / "cache")
-    estimate = timing.estimate_recipe_seconds(recipe.load_recipe("deotte15"), digits)
-    assert 0 < estimate < 60
+    assert timing.plain_keras_pace(digits) > 100
+    assert 0 < timing.estimate_recipe_seconds(small, digits) < 60
+    assert timing.prediction_seconds(tmp_path, tmp_path / "runs" / "cache" / "sample") > 0

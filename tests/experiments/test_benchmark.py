@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from digit_recognizer.data import dataset
 from digit_recognizer.errors import KitError
 from digit_recognizer.experiments import benchmark, timing
 from digit_recognizer.recipe import load_recipe
+from digit_recognizer.training import budget, devices
 from stored_runs import DIGITS, FakeKernel, store_run
 
 REACHED = benchmark.Measurements(
@@ -138,6 +140,14 @@ def test_members_of_the_same_folds_are_compared_on_the_same_rows(tmp_path: Path)
     assert (oof.rows, oof.errors, oof.discordant) == (76, (6, 2), (4, 0))
     assert (holdout.rows, holdout.errors, holdout.discordant) == (20, (3, 1), (2, 0))
     assert holdout.difference == -0.1
+
+
+def test_pace_counts_the_slowest_of_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "plan_workers", lambda members: (2, 1))
+    paces = [SimpleNamespace(start=1.0, step=0.5), SimpleNamespace(start=2.0, step=0.25)]
+    monkeypatch.setattr(budget, "measure_paces", lambda *positional, seconds: paces)
+    recipe = load_recipe("dense")
+    assert timing.training_pace(recipe, DIGITS) == 2 * recipe.batch_size / 0.5
 
 
 @pytest.fixture
