@@ -16,6 +16,7 @@ LIGHT = "import sys; from digit_recognizer.training import numerics; sys.exit(bo
 # The settings that a network is built and trained with, and a sum that another number format would change.
 SETTINGS = """
 import json
+from digit_recognizer.training.trainer import predict
 from digit_recognizer.training import backend
 from digit_recognizer.training import callbacks
 from digit_recognizer.training import trainer
@@ -32,7 +33,7 @@ epochs = len(trainer.fit(np.ones((8, 3)), np.ones(8), batch_size=2, epochs=3, ve
 config = keras.config
 print(json.dumps([
     config.backend(), config.floatx(), config.epsilon(), config.image_data_format(), config.dtype_policy().name, epochs,
-    trainer.predict(network, images).tolist(),
+    predict(network, images).tolist(),
 ]))
 """
 
