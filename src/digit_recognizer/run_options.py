@@ -97,7 +97,14 @@ def run_config(given: argparse.Namespace) -> RunConfig:
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         return _kernel_config(recipe, given, deadline)
     home = Path.cwd()
-    return RunConfig(recipe=recipe, data=given.data, home=home, cache=home / "runs" / "cache", deadline=deadline)
+    return RunConfig(
+        recipe=recipe,
+        data=given.data,
+        home=home,
+        cache=home / "runs" / "cache",
+        deadline=deadline,
+        started=STARTED,
+    )
 
 
 def _kernel_config(recipe: Recipe, given: argparse.Namespace, deadline: float | None) -> RunConfig:
@@ -116,4 +123,6 @@ def _kernel_config(recipe: Recipe, given: argparse.Namespace, deadline: float | 
         cache=Path(tempfile.gettempdir()) / "digit-recognizer",
         copy_to=working / "submission.csv",
         deadline=deadline or STARTED + KERNEL_BUDGET,
+        started=STARTED,
+        in_kernel=True,
     )

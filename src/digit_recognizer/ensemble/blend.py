@@ -17,8 +17,8 @@ class Blend:
     Names that end in ``last`` refer to the weights after the last epoch, all others to the checkpoint.
 
     Attributes:
-        oof, oof_last: float32 (n, 10), out-of-fold: for each training row the mean over the members that had it in their
-            validation fold; NaN where there is none.
+        oof, oof_last: float32 (n, 10), out-of-fold: for each training row the mean over the members that have it in
+            their validation fold; NaN where there is none.
         holdout: float32 (h, 10), the mean over all members on the holdout rows.
         test: float32 (m, 10), the mean over all members on the test rows.
         folds: the fold of each member.
