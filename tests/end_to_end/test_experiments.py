@@ -38,7 +38,7 @@ def test_compare_trains_each_recipe_once(tmp_path: Path) -> None:
 
 
 def test_killed_study_is_resumed_by_two_processes(tmp_path: Path) -> None:
-    options = ["tune", "--recipe", "dense", "--epochs", "1", "--trials", "4", "--fields", "learning_rate,dropout"]
+    options = ["tune", "--recipe", "dense", "--epochs", "1", "--trials", "3", "--fields", "learning_rate,dropout"]
     command = [sys.executable, "-m", "digit_recognizer", *options]
 
     def start() -> subprocess.Popen[str]:
@@ -59,7 +59,7 @@ def test_killed_study_is_resumed_by_two_processes(tmp_path: Path) -> None:
     (folder,) = tmp_path.glob("runs/studies/sample-dense-*")
     stored = study.open_study(folder)
     finished = study.finished_trials(stored)
-    assert 4 <= len(finished) <= 4 + 4, "up to four workers may have started one more"
+    assert 3 <= len(finished) <= 3 + 4, "up to four workers may have started one more"
     baseline = study.baseline_trial(stored)
     assert baseline
     assert stored.best_value <= baseline.value
@@ -71,8 +71,9 @@ def test_killed_study_is_resumed_by_two_processes(tmp_path: Path) -> None:
 
 
 def test_paces_and_predictions_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "PACE_SECONDS", 0.5)
-    small = recipe.load_recipe("standard").changed(network="dense", members=2, epochs=1)
+    monkeypatch.setattr(timing, "PACE_SECONDS", 0.2)
+    monkeypatch.setattr(timing, "PREDICTING_MEMBERS", 1)
+    small = recipe.load_recipe("standard").changed(network="dense", members=1, epochs=1)
     monkeypatch.setitem(recipe.RECIPES, "standard", small)
     digits = dataset.load(None, default=tmp_path / "data", cache=tmp_path / "runs" / "cache")
     assert timing.plain_keras_pace(digits) > 100
