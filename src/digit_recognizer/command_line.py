@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,11 +38,18 @@ class HelpFormatter(argparse.HelpFormatter):
         name = option_form(action.option_strings[-1])
         return name + ("1" if action.nargs == 0 else self._format_args(action, action.dest.upper()))
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Wrap paragraphs; keep the lines of a paragraph that begins with a space."""
+        """Wrap each paragraph; keep the lines of a paragraph that begins with a space."""
         paragraphs = text.strip("\n").split("\n\n")
-        return "\n\n".join(p if p.startswith(" ") else super(HelpFormatter, self)._fill_text(p, width, indent)
-                           for p in paragraphs)  # fmt: skip
+        return "\n\n".join(
+            paragraph
+            if paragraph.startswith(" ")
+            else "\n".join(indent + line for line in self._split_lines(paragraph, width))
+            for paragraph in paragraphs
+        )
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,9 +79,9 @@ class Parser(argparse.ArgumentParser):
             word = choice[1]
             message = f"unknown verb {_shorten(word)!r}"
         elif missing := re.search("arguments are required: (.*)", message):
-            message = f"{self._verb}: {', '.join(map(option_form, missing[1].split(', ')))} is required"
+            message = f"{self._verb}: expected {', '.join(map(option_form, missing[1].split(', ')))}"
         else:
-            message = re.sub("^argument (--[a-z-]+)", lambda match: option_form(match[1]), message)
+            message = re.sub("^argument (--[a-z-]+)", lambda match: option_form(match[1]).rstrip("="), message)
             message = message.replace("ignored explicit argument", "expected no value, found")
             message = message.replace("expected one argument", "expected a value")
         raise BadInput(message[:300], hint=self._hint(word))
@@ -92,7 +100,7 @@ class Parser(argparse.ArgumentParser):
                 known += action.choices
         matches = difflib.get_close_matches(word.lower().replace("_", "-"), known, 1)
         help_command = hints.command(self._verb, help=True) if hints.called_by_make() else f"{self.prog} --help"
-        return f"did you mean {matches[0]}?" if matches else f"see {help_command}"
+        return f"did you mean {matches[0]}?" if matches else f"see `{help_command}`"
 
 
 def option_form(flag: str) -> str:
