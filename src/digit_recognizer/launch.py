@@ -24,13 +24,13 @@ def run_kernel(options: Sequence[str], *, cwd: Path) -> int:
     """
     with subprocess.Popen(_kernel_command(options), cwd=cwd) as process:
         # A terminal sends Ctrl-C to both processes: kernel.py handles it. SIGTERM reaches this process alone.
-        handlers = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: lambda *_: process.terminate()}
-        former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        on_terminate = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         try:
             return process.wait()
         finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
+            signal.signal(signal.SIGINT, on_interrupt)
+            signal.signal(signal.SIGTERM, on_terminate)
 
 
 def become_kernel(options: Sequence[str]) -> int:

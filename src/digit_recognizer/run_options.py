@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STARTED = time.monotonic()
 KERNEL_BUDGET = 8.5 * 3600  # seconds: Kaggle's shortest limit of a kernel is 9 hours
 MEMBERS_KEPT = "trained members are kept; rerun the command to resume"
-METAVARS = {int: "N", float: "X", str: "NAME"}
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 
 
 def run_script(pipeline: Callable[["RunConfig"], None], words: Sequence[str] | None = None) -> int:
