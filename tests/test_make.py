@@ -221,9 +221,10 @@ def checkout(tmp_path: Path) -> Path:
         (folder / "requirements" / f"{name}.txt").touch()
     (folder / "pyproject.toml").touch()
     (folder / "tools" / "setup_venv.py").write_text(
-        "import os, pathlib, sys\nprint('SET UP', sys.argv[2], flush=True)\n"
+        "import pathlib, sys\n"
+        "print('SET UP', sys.argv[2], flush=True); target = pathlib.Path(sys.executable).resolve()\n"
         "bin = pathlib.Path('.venv/bin'); bin.mkdir(parents=True, exist_ok=True); python = bin / 'python'\n"
-        "python.unlink(missing_ok=True); python.symlink_to(pathlib.Path(sys.executable).resolve())\n"
+        "python.unlink(missing_ok=True); python.symlink_to(target)\n"
     )
     return folder
 
