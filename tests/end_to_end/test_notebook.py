@@ -1,4 +1,4 @@
-"""The notebook that goes the way through step by step."""
+"""The walk-through notebook, and the verb that opens it."""
 
 import os
 from pathlib import Path
@@ -10,8 +10,8 @@ from digit_recognizer import cli
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="there is no Jupyter in the environment that is tried here")
-def test_every_step_runs_on_the_sample_and_shows_what_it_does(tmp_path: Path) -> None:
+@pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="the environment under test has no Jupyter")
+def test_notebook_runs_on_the_sample(tmp_path: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
 
@@ -30,7 +30,7 @@ def test_every_step_runs_on_the_sample_and_shows_what_it_does(tmp_path: Path) ->
     assert len(list(tmp_path.glob("walkthrough/submissions/sample-quick-*.csv"))) == 1
 
 
-def test_a_copy_is_opened_that_keeps_what_the_user_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_verb_opens_a_copy_and_keeps_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
     monkeypatch.setattr(cli, "ROOT", tmp_path)
@@ -38,11 +38,11 @@ def test_a_copy_is_opened_that_keeps_what_the_user_made_of_it(tmp_path: Path, mo
     monkeypatch.setattr(os, "execv", lambda program, words: started.append(words))
     monkeypatch.setattr(os, "geteuid", lambda: 1000, raising=False)
     copy = tmp_path / "build" / "notebook" / "walkthrough.ipynb"
-    for content in ((ROOT / "notebooks" / copy.name).read_text(), "mine"):
+    for content in ((ROOT / "notebooks" / copy.name).read_text(), "changed"):
         assert cli.main(["notebook"]) == 0
         assert copy.read_text() == content
-        copy.write_text("mine")
+        copy.write_text("changed")
     assert started[0][1:] == ["-m", "jupyterlab", str(copy)]
-    monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)  # Jupyter refuses root unless told otherwise
+    monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)  # Jupyter refuses to run as root without the option
     assert cli.main(["notebook"]) == 0
     assert started[-1][1:] == ["-m", "jupyterlab", "--allow-root", str(copy)]

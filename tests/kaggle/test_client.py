@@ -73,10 +73,10 @@ def test_a_later_call_goes_on_too_unless_the_file_is_another(
     assert int(kaggle.ranges[-1].removeprefix("bytes=").rstrip("-")) >= 32_768
     # Another file of Kaggle's: nothing of the first is used.
     kaggle.cuts = 99
-    assert cli.main(["data"]) == 1
+    assert cli.main(["data", "--force"]) == 1
     kaggle.cuts = 0
     kaggle.pack(train_csv=csv_text("train", seed=1), test_csv=csv_text("test", seed=1))
-    assert cli.main(["data"]) == 0
+    assert cli.main(["data", "--force"]) == 0
     assert (place / "data" / "train.csv").read_bytes() == csv_text("train", seed=1)
 
 
@@ -160,7 +160,7 @@ def test_a_process_that_waited_for_one_that_failed_downloads(place: Path, kaggle
     lock = kaggle_client.files.lock(place / "data" / ".download.lock", wait=False)
     timer = threading.Timer(0.5, lock.close)
     timer.start()
-    assert cli.main(["data"]) == 0
+    assert cli.main(["data", "--force"]) == 0
     timer.join()
     assert whole(place)
 
