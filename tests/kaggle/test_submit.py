@@ -773,17 +773,7 @@ def test_scores_with_credentials_but_no_network_says_so(
     assert "not brought up to date: Kaggle cannot be reached" in one_line(shown.err)
 
 
-@pytest.mark.timed
-def test_scores_of_500_runs_take_under_half_a_second(home: Path) -> None:
-    with ledger.changing(home / "submissions") as rows:
-        rows += [Row(run=f"quick-{i}", holdout_errors=i, holdout_rows=4200) for i in range(500)]
-    times = []
-    for _ in range(5):
-        began = time.monotonic()
-        done = kit("scores", cwd=home)
-        times.append(time.monotonic() - began)
-        assert done.stdout.count("quick-") == 500
-    assert min(times) < 0.5, times
+def test_scores_are_printed_without_heavy_imports(home: Path) -> None:
     code = "import sys; from digit_recognizer import cli; cli.main(['scores']); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
     assert not {"tensorflow", "keras", "pandas", "kagglesdk", "requests"} & set(loaded)

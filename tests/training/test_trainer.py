@@ -1,7 +1,5 @@
 """What rows an epoch has, how fast they come, at what rate it learns, and which epoch is kept."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,34 +44,6 @@ def test_rows_come_in_whole_batches_each_epoch_in_another_order_that_the_seed_de
     assert (other == first).mean() < 0.02
     assert (np.concatenate([batch[0] for batch in _an_epoch(make(rows, size=64))]) == rows).all(), "judged are all"
     assert sorted(_an_epoch(make(rows[:40], size=64, shuffle_seed=3))[0][0]) == list(range(40)), "fewer than a batch"
-
-
-WAITING = """
-import os, time
-if hasattr(os, "sched_setaffinity"):  # one core: the tuner was seen to hold an epoch up there
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-    os.environ[name] = "1"
-import numpy as np
-from digit_recognizer.training import callbacks
-from digit_recognizer.training import trainer
-from digit_recognizer.models import preprocessing
-from digit_recognizer.models import architectures
-network, images = architectures.build("conv-pool", dropout=0), np.zeros((12000, 28, 28), np.uint8)
-trainer.predict(network, images[:1])
-began, worked = time.monotonic(), time.process_time()
-for rows in (3000, 4200, 6000, 8400, 12000):  # the tuner sleeps twice as long each time: not all end as it wakes
-    trainer.predict(network, images[:rows])
-took, worked = time.monotonic() - began, time.process_time() - worked
-print(worked / took)
-"""
-
-
-@pytest.mark.timed
-def test_a_core_is_never_waiting() -> None:
-    words = [sys.executable, "-c", WAITING]
-    busy = [float(subprocess.run(words, stdout=subprocess.PIPE, check=True, timeout=120).stdout) for _ in range(2)]
-    assert max(busy) > 0.85
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 1])
