@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from digit_recognizer.errors import BadInput, KitError, printable
 
 ROOT = launch.ROOT
 KERNEL = ROOT / "build" / "kernel"
-COMPETITION_ROWS = 28_000  # of the competition's test.csv
 USER_VERBS = {
     "doctor": "check Python, packages, devices, data and credentials",
     "data": "download the competition's files into data/",
@@ -34,7 +34,6 @@ USER_VERBS = {
     "output": "fetch what the pushed kernel wrote: submission and run",
 }
 DEVELOPER_VERBS = {"bench": "measure scores, times and training pace against their goals"}
-STATUSES = "exit status: 0 success, 1 failure, 2 bad input, 130 interrupted"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -53,7 +52,7 @@ def _parser() -> command_line.Parser:
         usage="digit-recognizer <verb> [options]",
         description=f"A submission kit for Kaggle's Digit Recognizer competition.\n\n{_verb_list()}",
         epilog="`digit-recognizer <verb> --help` shows the options of a verb. Developers also use `make setup`, "
-        f"`make test`, `make lint`, `make image` and `make clean`.\n\n{STATUSES}",
+        f"`make test`, `make lint`, `make image` and `make clean`.\n\n{command_line.STATUSES}",
     )
     verbs = parser.add_subparsers(
         required=True, metavar="verb", prog=parser.prog, help=argparse.SUPPRESS, parser_class=command_line.Parser
@@ -67,7 +66,7 @@ def _parser() -> command_line.Parser:
             verb,
             usage=f"{hints.command(verb)} {form}",
             description=f"{verb}: {(USER_VERBS | DEVELOPER_VERBS)[verb]}.",
-            epilog=f"example: {hints.command(verb, **example)}\n\n{STATUSES}",
+            epilog=f"example: {hints.command(verb, **example)}\n\n{command_line.STATUSES}",
         )
         added.set_defaults(call=call, interrupted=interrupted)
         return added
@@ -91,7 +90,7 @@ def _parser() -> command_line.Parser:
         "--rows",
         type=command_line.whole_number_type(1, 10_000_000),
         metavar="N",
-        help=f"rows of the test file, 1 to 10000000 (default: those of its run, else {COMPETITION_ROWS})",
+        help="rows of the test file, 1 to 10000000 (default: those of its run, or else 28000)",
     )
 
     submit = add("submit", _submit, "rerun the command: it looks at Kaggle's list before it sends again", yes=True)
@@ -220,8 +219,6 @@ def _scores(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from dataclasses import replace
-
     from digit_recognizer import provenance, submission
 
     path = arguments.file
