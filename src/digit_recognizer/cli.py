@@ -27,7 +27,7 @@ USER_VERBS = {
     "submit": "send a submission to Kaggle and wait for its score",
     "compare": "train several recipes on the same rows and compare them",
     "tune": "search for better values of a recipe's fields with Optuna",
-    "notebook": "open the walk-through of a run in JupyterLab",
+    "notebook": "open the walkthrough of a run in JupyterLab",
     "kernel": "write the script that Kaggle runs into build/kernel/",
     "push": "write the kernel, check it and run it on Kaggle",
     "status": "show the state of the pushed kernel",
@@ -42,10 +42,10 @@ def main(words: Sequence[str] | None = None) -> int:
     Args:
         words: the words of the command line; None for those of this process.
     """
-    return command_line.run_command(_parser(), words)
+    return command_line.run_command(build_parser(), words)
 
 
-def _parser() -> command_line.Parser:
+def build_parser() -> command_line.Parser:
     """Return the parser of all verbs."""
     parser = command_line.Parser(
         prog="digit-recognizer",
@@ -71,7 +71,9 @@ def _parser() -> command_line.Parser:
         added.set_defaults(call=call, interrupted=interrupted)
         return added
 
-    doctor = add("doctor", _doctor, "nothing was changed, but runs/cache may hold parsed data", data="data.zip")
+    doctor = add(
+        "doctor", _doctor, "nothing was changed, but runs/cache may hold parsed data", data="digit-recognizer.zip"
+    )
     run_options.add_data_option(doctor)
 
     data = add("data", _data, "rerun the command to resume the download")
@@ -171,7 +173,7 @@ def _parser() -> command_line.Parser:
 
 
 def _verb_list() -> str:
-    """Return the verbs as text, those of users and of developers apart."""
+    """Return the verbs as text, separately for users and developers."""
     sections = {"verbs": USER_VERBS, "for developers": DEVELOPER_VERBS}
     return "\n\n".join(
         "\n".join([f" {title}:", *(f"   {verb:<10} {text}" for verb, text in verbs.items())])

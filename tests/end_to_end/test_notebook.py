@@ -1,4 +1,4 @@
-"""The walk-through notebook, and the verb that opens it."""
+"""The walkthrough notebook, and the verb that opens it."""
 
 import os
 from pathlib import Path
