@@ -101,7 +101,7 @@ check: .venv/run.stamp ## check a submission file and name every fault by line
 submit: .venv/run.stamp ## send a submission to Kaggle and wait for its score
 compare: .venv/run.stamp ## train several recipes on the same rows and compare them
 tune: .venv/tune.stamp ## search for better values of a recipe's fields with Optuna
-notebook: .venv/notebook.stamp ## open the walk-through of a run in JupyterLab
+notebook: .venv/notebook.stamp ## open the walkthrough of a run in JupyterLab
 kernel: .venv/run.stamp ## write the script that Kaggle runs into build/kernel/
 push: .venv/run.stamp ## write the kernel, check it and run it on Kaggle
 status: .venv/run.stamp ## show the state of the pushed kernel

@@ -44,7 +44,7 @@ def test_scores_and_check_answer_without_tensorflow(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "0 0 False"
 
 
-def test_help_lists_verbs_of_users_and_developers_apart(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_verbs_of_users_and_developers_separately(capsys: pytest.CaptureFixture[str]) -> None:
     users, _, developers = help_text(capsys).partition("for developers:")
     for verb, text in cli.USER_VERBS.items():
         assert re.search(f"^ +{verb} +{text}$", users, re.M)

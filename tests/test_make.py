@@ -105,7 +105,7 @@ def test_options_are_those_of_the_command_line() -> None:
     assert {name: variables[f"FORMER_{old.upper()}"].lower() for name, old in recipe.FORMER_NAMES.items()} == {
         name: name for name in recipe.FORMER_NAMES
     }
-    (verbs,) = (action for action in cli._parser()._actions if isinstance(action.choices, dict))
+    (verbs,) = (action for action in cli.build_parser()._actions if isinstance(action.choices, dict))
     assert variables["PACKAGE_VERBS"].split() == list(verbs.choices)
     for verb, parser in verbs.choices.items():
         listed = variables.get(f"OPTIONS_{verb}", "").replace("$(OPTIONS_kernel)", variables["OPTIONS_kernel"])
@@ -118,7 +118,7 @@ def test_help_of_each_verb_of_the_package(verb: str, tmp_path: Path) -> None:
     assert command_line(tmp_path, verb, "HELP=1") == [verb, "--help"]
 
 
-def test_package_is_told_that_make_calls_it(tmp_path: Path) -> None:
+def test_package_verbs_run_with_make_as_the_caller(tmp_path: Path) -> None:
     command = make(tmp_path, *STAMPS, "-n", "scores").stdout
     assert command == "DIGIT_RECOGNIZER_CALLER=make .venv/bin/python -P -m digit_recognizer scores \n"
 

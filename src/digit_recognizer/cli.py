@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from digit_recognizer.errors import BadInput, KitError, printable
 
 ROOT = launch.ROOT
 KERNEL = ROOT / "build" / "kernel"
-COMPETITION_ROWS = 28_000  # of the competition's test.csv
 USER_VERBS = {
     "doctor": "check Python, packages, devices, data and credentials",
     "data": "download the competition's files into data/",
@@ -27,14 +27,13 @@ USER_VERBS = {
     "submit": "send a submission to Kaggle and wait for its score",
     "compare": "train several recipes on the same rows and compare them",
     "tune": "search for better values of a recipe's fields with Optuna",
-    "notebook": "open the walk-through of a run in JupyterLab",
+    "notebook": "open the walkthrough of a run in JupyterLab",
     "kernel": "write the script that Kaggle runs into build/kernel/",
     "push": "write the kernel, check it and run it on Kaggle",
     "status": "show the state of the pushed kernel",
     "output": "fetch what the pushed kernel wrote: submission and run",
 }
 DEVELOPER_VERBS = {"bench": "measure scores, times and training pace against their goals"}
-STATUSES = "exit status: 0 success, 1 failure, 2 bad input, 130 interrupted"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -43,17 +42,17 @@ def main(words: Sequence[str] | None = None) -> int:
     Args:
         words: the words of the command line; None for those of this process.
     """
-    return command_line.run_command(_parser(), words)
+    return command_line.run_command(build_parser(), words)
 
 
-def _parser() -> command_line.Parser:
+def build_parser() -> command_line.Parser:
     """Return the parser of all verbs."""
     parser = command_line.Parser(
         prog="digit-recognizer",
         usage="digit-recognizer <verb> [options]",
         description=f"A submission kit for Kaggle's Digit Recognizer competition.\n\n{_verb_list()}",
         epilog="`digit-recognizer <verb> --help` shows the options of a verb. Developers also use `make setup`, "
-        f"`make test`, `make lint`, `make image` and `make clean`.\n\n{STATUSES}",
+        f"`make test`, `make lint`, `make image` and `make clean`.\n\n{command_line.STATUSES}",
     )
     verbs = parser.add_subparsers(
         required=True, metavar="verb", prog=parser.prog, help=argparse.SUPPRESS, parser_class=command_line.Parser
@@ -67,12 +66,14 @@ def _parser() -> command_line.Parser:
             verb,
             usage=f"{hints.command(verb)} {form}",
             description=f"{verb}: {(USER_VERBS | DEVELOPER_VERBS)[verb]}.",
-            epilog=f"example: {hints.command(verb, **example)}\n\n{STATUSES}",
+            epilog=f"example: {hints.command(verb, **example)}\n\n{command_line.STATUSES}",
         )
         added.set_defaults(call=call, interrupted=interrupted)
         return added
 
-    doctor = add("doctor", _doctor, "nothing was changed, but runs/cache may hold parsed data", data="data.zip")
+    doctor = add(
+        "doctor", _doctor, "nothing was changed, but runs/cache may hold parsed data", data="digit-recognizer.zip"
+    )
     run_options.add_data_option(doctor)
 
     data = add("data", _data, "rerun the command to resume the download")
@@ -91,7 +92,7 @@ def _parser() -> command_line.Parser:
         "--rows",
         type=command_line.whole_number_type(1, 10_000_000),
         metavar="N",
-        help=f"rows of the test file, 1 to 10000000 (default: those of its run, else {COMPETITION_ROWS})",
+        help="rows of the test file, 1 to 10000000 (default: those of its run, or else 28000)",
     )
 
     submit = add("submit", _submit, "rerun the command: it looks at Kaggle's list before it sends again", yes=True)
@@ -172,7 +173,7 @@ def _parser() -> command_line.Parser:
 
 
 def _verb_list() -> str:
-    """Return the verbs as text, those of users and of developers apart."""
+    """Return the verbs as text, separately for users and developers."""
     sections = {"verbs": USER_VERBS, "for developers": DEVELOPER_VERBS}
     return "\n\n".join(
         "\n".join([f" {title}:", *(f"   {verb:<10} {text}" for verb, text in verbs.items())])
@@ -220,8 +221,6 @@ def _scores(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from dataclasses import replace
-
     from digit_recognizer import provenance, submission
 
     path = arguments.file

@@ -1,7 +1,4 @@
-"""Parse command lines; print errors and return the exit status.
-
-Exit statuses: 0 success, 1 failure, 2 bad input, 130 interrupted, 141 the reader of the output closed it.
-"""
+"""Parse command lines; print errors and return the exit status."""
 
 import argparse
 import difflib
@@ -22,6 +19,7 @@ from digit_recognizer import hints
 from digit_recognizer.errors import BadInput, KitError, printable
 
 REPORT = Path("runs") / "error.log"
+STATUSES = "exit status: 0 success, 1 failure, 2 bad input, 130 interrupted"
 MIN_BUDGET, MAX_BUDGET = 30, 90 * 86400  # seconds
 MAX_WAIT = 7 * 86400  # seconds
 
@@ -134,7 +132,7 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) ->
         return 130
     except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 141  # as for a process that SIGPIPE ended
     except Exception as error:
         report = _write_report(traceback.format_exc())
         # An OSError (a full disk, a folder without permission) is not a defect of the program.

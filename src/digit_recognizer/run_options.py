@@ -29,7 +29,7 @@ def run_script(pipeline: Callable[["RunConfig"], None], words: Sequence[str] | N
         prog="kernel.py",
         usage="kernel.py [options]",
         description=sys.modules["__main__"].__doc__,
-        epilog="example: python kernel.py --recipe quick --data digit-recognizer.zip",
+        epilog="example: python kernel.py --recipe quick --data digit-recognizer.zip\n\n" + command_line.STATUSES,
     )
     add_run_options(parser)
     parser.set_defaults(call=lambda arguments: pipeline(run_config(arguments)), interrupted=MEMBERS_KEPT)
