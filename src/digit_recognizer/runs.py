@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -62,13 +62,6 @@ class RunConfig:
     in_kernel: bool = False
 
 
-class Lock(Protocol):
-    """A lock that is held until it is closed."""
-
-    def close(self) -> None:
-        """Release the lock."""
-
-
 def check_outputs(config: RunConfig) -> None:
     """Check before training that the folders can be written, the ledger can be read, and plots can be drawn.
 
@@ -92,7 +85,7 @@ class Run:
         resumed: whether an earlier process began it.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], lock: Lock, *, resumed: bool) -> None:
+    def __init__(self, folder: Path, identity: dict[str, Any], lock: files.Lock, *, resumed: bool) -> None:
         self.folder, self.identity, self.resumed, self._lock = folder, identity, resumed, lock
 
     @property
