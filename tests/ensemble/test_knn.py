@@ -89,7 +89,7 @@ def test_only_what_is_in_doubt_is_asked_and_only_about_the_digits_in_doubt(
     before[:, 4] = 0.991
     before[1, [4, 9]], before[2, [4, 9]] = (0.9, 0.092), (0.5, 0.492)
     after = told(before, digits.images[:3], digits, 3)
-    assert "about 2 images" in capsys.readouterr().out
+    assert "re-ranking 2 ambiguous predictions" in capsys.readouterr().out
     np.testing.assert_array_equal(after[0], before[0])
     others = [digit for digit in range(10) if digit not in (4, 9)]
     np.testing.assert_array_equal(after[:, others], before[:, others])
@@ -143,7 +143,7 @@ def test_nothing_is_begun_after_the_deadline(digits: Dataset, capsys: pytest.Cap
     before = undecided(digits.labels[:5])
     after = told(before, digits.images[:5], digits, 5, deadline=time.monotonic() - 1)
     np.testing.assert_array_equal(after, before)
-    assert "time was up after neighbours were asked about 0 of 5 images" in capsys.readouterr().out
+    assert "budget: only 0 of 5 ambiguous predictions were re-ranked" in capsys.readouterr().out
 
 
 @pytest.mark.slow
