@@ -235,8 +235,8 @@ def test_a_damaged_note_of_the_run_does_not_matter(damaged: bytes, tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "note", "why"),
     [
-        ("sample-1", None, "a sample run"),
-        ("mine", '{"identity": {"sample": true}, "test_rows": 50}', "a sample run"),
+        ("sample-1", None, "sample run"),
+        ("mine", '{"identity": {"sample": true}, "test_rows": 50}', "sample run"),
         ("part", '{"identity": {"sample": false}, "test_rows": 50}', "50 test rows"),
     ],
 )

@@ -172,7 +172,7 @@ def test_the_submission_is_the_blend_and_is_marked_as_a_sample(trained: tuple[Pa
     np.testing.assert_array_equal(labels, np.mean(members, axis=0, dtype=np.float64).argmax(axis=1))
     checked = kit("check", "--file", file, cwd=home)
     assert (checked.returncode, checked.stderr) == (0, "")
-    assert "good, 359 rows of ImageId,Label; cannot be submitted: a sample run" in checked.stdout
+    assert "good, 359 rows of ImageId,Label; cannot be submitted: sample run" in checked.stdout
     assert "cannot be submitted" in output
     assert "NOT the competition's files" in output
 

@@ -183,7 +183,7 @@ def test_a_run_on_part_of_the_data_is_not_picked(
         )
         assert len(kaggle.submissions) == 1
     else:
-        assert "submitted only by RUN=: 900 training rows" in line
+        assert "submitted only with --run: 900 training rows" in line
         assert cli.main([*SUBMIT, "--run", "part-1", "--no-wait"]) == 0
 
 
@@ -712,7 +712,7 @@ def test_scores_ranks_marks_and_needs_no_network(home: Path, capsys: pytest.Capt
     assert by_run["broken"].endswith("-0.01500  ! low")
     assert "most often a file made with leaked labels" in shown
     assert "!" not in by_run["alone"], "a blend may well be better than its members"
-    assert "cannot be submitted: a sample run" in by_run["sample-quick-1"]
+    assert "cannot be submitted: sample run" in by_run["sample-quick-1"]
 
 
 def test_scores_fit_100_columns_and_show_no_escapes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
