@@ -15,8 +15,8 @@ PREPROCESSING_LAYER = "preprocessing"
 def bn_conv(dropout: float) -> list[Any]:
     """Return the layers of seven convolutions with strides instead of pooling; 327 k weights, 15 M multiply-adds.
 
-    Source: C. Deotte, "25 Million Images! [0.99757] MNIST" (Kaggle, 2018). Each convolution is followed by ReLU and then
-    batch normalisation.
+    Source: C. Deotte, "25 Million Images! [0.99757] MNIST" (Kaggle, 2018). ReLU and then batch normalisation follow
+    each convolution.
     """
 
     def convolution(filters: int, kernel: int, **kwargs: Any) -> list[Any]:
@@ -109,7 +109,7 @@ def two_conv(dropout: float) -> list[Any]:
 
 
 def conv_pool(dropout: float) -> list[Any]:
-    """Return the layers of three convolutions, each with pooling, and a dense layer; 391 k weights, 8 M multiply-adds."""
+    """Return the layers of three convolutions with pooling and a dense layer; 391 k weights, 8 M multiply-adds."""
     return [
         layers.Conv2D(32, 3, padding="same", activation="relu"),
         layers.MaxPooling2D(),  # 14 × 14

@@ -12,8 +12,8 @@ ops = keras.ops
 class RandomAffine(keras.layers.Layer):
     """Rotate, scale, shift and shear each image of a batch about its centre by its own random amounts.
 
-    The transforms of an image are multiplied into one matrix, and the image is sampled once with bilinear interpolation,
-    so that it is blurred only once. Pixels outside the image are 0. Outside training, images pass unchanged.
+    The transforms of an image are multiplied into one matrix, so that one bilinear interpolation blurs it only once.
+    Pixels outside the image are 0. Outside training, images pass unchanged.
 
     Input and output: float (batch, height, width, channels).
 
@@ -45,7 +45,7 @@ class RandomAffine(keras.layers.Layer):
         shear = ops.tan(random[1] * math.radians(self.shear))
         scale_x, scale_y = 1 + random[2] * self.zoom, 1 + random[3] * self.zoom
         cos, sin = ops.cos(angle), ops.sin(angle)
-        # The output at (x, y) is the input at (a x + b y + c, d x + e y + f): rotation × shear × scale about the centre.
+        # Output pixel (x, y) is input pixel (a x + b y + c, d x + e y + f): rotation × shear × scale about the centre.
         a, b = cos * scale_x, (cos * shear - sin) * scale_y
         d, e = sin * scale_x, (sin * shear + cos) * scale_y
         centre_x, centre_y = (width - 1) / 2, (height - 1) / 2

@@ -78,11 +78,11 @@ with _without_startup_messages(), _default_settings():
 def batches(*arrays: npt.NDArray[Any], size: int, shuffle_seed: int | None = None) -> Any:
     """Return arrays of one length as batches for ``fit`` and ``predict``.
 
-    With shuffling the last, incomplete batch of an epoch is dropped: a dozen rows would change the weights and the means
-    of batch normalisation as much as a full batch.
+    With shuffling the last, incomplete batch of an epoch is dropped: a dozen rows would change the weights and the
+    means of batch normalisation as much as a full batch.
 
-    TensorFlow's pipeline tuning is off. There is nothing to tune, and its thread sleeps for growing intervals, for which
-    an epoch on a single core waited up to as long as it computed.
+    TensorFlow's pipeline tuning is off. There is nothing to tune, and its thread sleeps for growing intervals. An epoch
+    on a single core waited for it and took up to twice as long.
 
     Args:
         arrays: arrays of the same length.

@@ -84,7 +84,7 @@ def gpus() -> tuple[str, ...]:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """Return the NVIDIA GPUs that ``CUDA_VISIBLE_DEVICES`` makes visible; CUDA ignores the list from an invalid entry on."""
+    """Return the NVIDIA GPUs in ``CUDA_VISIBLE_DEVICES`` up to its first invalid entry; all if it is unset."""
     nodes = len(list(DEVICES.glob("nvidia[0-9]*")))
     if not nodes or VISIBLE_VARIABLE not in os.environ:
         return tuple(map(str, range(nodes)))

@@ -59,7 +59,7 @@ def resolved_precision(setting: str) -> str:
     """Return the precision of training on this machine: float32, bfloat16 or float16.
 
     ``auto`` selects a 16-bit format where the machine multiplies it faster, with weights in float32: bfloat16 on TPUs,
-    GPUs of compute capability 8 and processors with instructions for it; float16 on GPUs of capability 7, such as the T4.
+    GPUs of compute capability 8 and processors that support it; float16 on GPUs of capability 7, such as the T4.
 
     Args:
         setting: one of ``recipe.PRECISIONS``; all values but ``auto`` are returned unchanged.

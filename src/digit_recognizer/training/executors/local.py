@@ -34,13 +34,13 @@ class Reporter:
         self._pipe.send(("stage", (self._member, text)))
 
     def batch(self, done: int, of: int, loss: float) -> None:
-        """Report a finished training step, ``done`` of the ``of`` steps of an epoch, with the epoch's mean loss so far."""
+        """Report a finished training step, ``done`` of an epoch's ``of`` steps, with the epoch's mean loss so far."""
         if time.monotonic() - self._sent > 1 / MESSAGES_PER_SECOND:
             self._sent = time.monotonic()
             self._pipe.send(("batch", (self._member, done, of, float(loss))))
 
     def epoch(self, epoch: int, figures: dict[str, float]) -> None:
-        """Report a finished epoch, counted from 1, with its metrics; those of the validation rows start with ``val_``."""
+        """Report a finished epoch, counted from 1, with its metrics; validation metrics start with ``val_``."""
         self._pipe.send(("epoch", (self._member, epoch, {name: float(value) for name, value in figures.items()})))
 
 
@@ -82,8 +82,8 @@ def run_jobs(
                 parent_end, worker_end = get_context("spawn").Pipe()
                 pipes[parent_end] = processes.spawn(_work, worker_end, threads, gpu)
                 worker_end.close()
-            # The job goes through the pipe. As an argument of a process that is killed at its start, it would block this
-            # process forever.
+            # The job goes through the pipe. As an argument of a process that is killed at its start, it would block
+            # this process forever.
             for pipe in pipes:
                 pipe.send(job)
             _distribute(waiting, list(pipes), progress, done, may_start)
