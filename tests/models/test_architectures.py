@@ -172,7 +172,7 @@ def test_saved_networks_load_in_keras_without_this_package(tmp_path: Path) -> No
     logits = {}
     for name, preprocessing_name in [
         *((name, "none") for name in NETWORKS),
-        *(("dense", preprocessing_name) for preprocessing_name in PREPROCESSING[1:]),
+        *(("dense", name) for name in PREPROCESSING[1:]),
     ]:
         network = architectures.build(name, dropout=0.2, preprocessing=preprocessing_name)
         name = name if preprocessing_name == "none" else preprocessing_name

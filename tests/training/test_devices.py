@@ -81,9 +81,10 @@ def test_unusable_gpu_is_reported_once_and_cores_are_used(
     monkeypatch.setattr(devices, "cores", lambda: 4)
     monkeypatch.setenv("KERAS_BACKEND", backend)
     assert [devices.plan_workers(16), devices.plan_workers(2)] == [(4, 1), (2, 2)]
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"GPU 0: {backend or 'tensorflow'} cannot use it, training on 4 cores instead; ")
-    assert line.endswith(f'-m pip install "{package}"')
+    line, hint = capsys.readouterr().out.splitlines()
+    assert line == f"warning: GPU 0: {backend or 'tensorflow'} cannot use it; training on 4 cores"
+    assert hint.startswith("hint: ")
+    assert hint.endswith(f'-m pip install "{package}"')
 
 
 def test_only_usable_gpus_are_used(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from digit_recognizer.training import backend, callbacks, trainer
 from digit_recognizer.training.backend import keras
 
 
-def _an_epoch(batches: Any) -> list[list[Any]]:
+def _epoch_batches(batches: Any) -> list[list[Any]]:
     """Each batch's arrays, one epoch long."""
     if isinstance(batches, backend._Batches):
         epoch = [batches[index] for index in range(len(batches))]
@@ -27,7 +27,7 @@ def _an_epoch(batches: Any) -> list[list[Any]]:
 def test_shuffled_batches_are_full_and_depend_on_seed_and_epoch(make: Any) -> None:
     rows, labels = np.arange(1000), np.arange(1000) % 10
     batches = make(rows, labels, size=64, shuffle_seed=3)
-    epochs = [_an_epoch(batches) for _ in range(2)]
+    epochs = [_epoch_batches(batches) for _ in range(2)]
     for epoch in epochs:
         assert [len(batch[0]) for batch in epoch] == [64] * 15
         assert all((batch[0] % 10 == batch[1]).all() for batch in epoch)
@@ -37,15 +37,17 @@ def test_shuffled_batches_are_full_and_depend_on_seed_and_epoch(make: Any) -> No
     assert (first == second).mean() < 0.02
     assert (first == rows[:960]).mean() < 0.02
     again, other = (
-        np.concatenate([batch[0] for batch in _an_epoch(make(rows, labels, size=64, shuffle_seed=seed))])
+        np.concatenate([batch[0] for batch in _epoch_batches(make(rows, labels, size=64, shuffle_seed=seed))])
         for seed in (3, 4)
     )
     assert (again == first).all()
     assert (other == first).mean() < 0.02
-    assert (np.concatenate([batch[0] for batch in _an_epoch(make(rows, size=64))]) == rows).all(), (
+    assert (np.concatenate([batch[0] for batch in _epoch_batches(make(rows, size=64))]) == rows).all(), (
         "all rows without shuffling"
     )
-    assert sorted(_an_epoch(make(rows[:40], size=64, shuffle_seed=3))[0][0]) == list(range(40)), "fewer than a batch"
+    assert sorted(_epoch_batches(make(rows[:40], size=64, shuffle_seed=3))[0][0]) == list(range(40)), (
+        "fewer than a batch"
+    )
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 1])
