@@ -34,9 +34,7 @@ def test_time_left_excludes_the_start(clock: list[float], capsys: pytest.Capture
     assert capsys.readouterr().out.splitlines()[-1].endswith("  3 min"), "19 epochs of 10 s"
 
 
-def test_lines_fit_60_columns_and_the_header_explains_the_star(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_fit_60_columns_and_explain_the_star(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(100, 100, [3], 99, workers=2)
     for epoch in range(1, 4):
         for step in (1, 100):
@@ -84,7 +82,7 @@ def test_terminal_shows_bars_that_fit_and_vanish(
     assert any(line.startswith("starting 2 workers") for line in drawn)
     assert any(line.startswith("member 2/4 predicting  3 s") for line in drawn)
     assert any(re.match("member 1/4 .* epoch 1/10", line) for line in drawn)
-    assert ("step 2/10" in text) == (width == 100)
+    assert ("step 2/10" in text) == (width >= 60), "a narrow terminal omits details"
     assert any(line.startswith("total ") for line in drawn)
     assert text.rstrip().endswith("\x1b[2K"), "the bars are erased"
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1, "the cursor is shown again"
