@@ -12,7 +12,11 @@ from conftest import keep, kit
 from digit_recognizer.errors import BadInput
 from digit_recognizer.training import devices, numerics
 
-IMPORT_WITHOUT_KERAS = "import sys; from digit_recognizer.training import numerics; sys.exit(bool({'keras', 'tensorflow', 'jax'} & {*sys.modules}))"
+IMPORT_WITHOUT_KERAS = """
+import sys
+from digit_recognizer.training import numerics
+sys.exit(bool({'keras', 'tensorflow', 'jax'} & {*sys.modules}))
+"""
 # The settings that a network is built and trained with, and a sum that another number format would change.
 SETTINGS = """
 import json
