@@ -288,7 +288,7 @@ def test_a_worker_that_is_killed_ends_the_run_in_one_line(tmp_path: Path) -> Non
     os.kill(workers_in(tmp_path)[0], signal.SIGKILL)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 1
-    assert "error: a worker was killed (exit code -9), possibly out of memory" in output.splitlines()[-2]
+    assert "error: worker killed (exit code -9), possibly out of memory" in output.splitlines()[-2]
     assert output.splitlines()[-1].startswith("hint: ")
     assert "Traceback" not in output
     assert not workers_in(tmp_path)
