@@ -268,16 +268,16 @@ def test_make_takes_each_setting() -> None:
     ],
 )
 def test_former_names_are_refused_with_the_present_ones(tmp_path: Path, line: str, hint: str) -> None:
-    (tmp_path / "old.toml").write_text(load_recipe("dense").changed(name="old").toml() + f"{line}\n")
+    (tmp_path / "old.toml").write_text(recipe.load_recipe("dense").changed(name="old").toml() + f"{line}\n")
     text = (tmp_path / "old.toml").read_text()
     if line.startswith("preprocessing"):
         (tmp_path / "old.toml").write_text(text.replace('preprocessing = "none"\n', "", 1))
     with pytest.raises(BadInput) as refused:
-        load_recipe(str(tmp_path / "old.toml"))
+        recipe.load_recipe(str(tmp_path / "old.toml"))
     assert refused.value.hint.startswith(hint)
 
 
 def test_digests_of_recipes_are_those_of_earlier_ledgers() -> None:
     """A ledger written before fields were renamed has the same digests."""
-    digests = {name: load_recipe(name).digest for name in ("quick", "standard", "best", "deotte15")}
+    digests = {name: recipe.load_recipe(name).digest for name in ("quick", "standard", "best", "deotte15")}
     assert digests == {"quick": "106a7a9d", "standard": "ddc2060c", "best": "fdf2dccb", "deotte15": "2472d88b"}

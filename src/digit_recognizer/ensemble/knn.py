@@ -138,7 +138,7 @@ def rerank(
             labels=labels,
             allowed=allowed,
         )
-        spinner, count = Spinner(f"re-ranking {len(rows):,} ambiguous predictions by k-NN"), 0
+        count = 0
 
         def done(index: int, found: Floats) -> None:
             nonlocal count
@@ -147,16 +147,16 @@ def rerank(
             count += 1
             spinner.turn(f"{count / len(rows):.0%}")
 
-        local.run_jobs(
-            job,
-            range(len(rows)),
-            Progress(0, 0, (), 0),
-            workers=min(MAX_WORKERS, devices.cores()),
-            threads=1,
-            done=done,
-            may_start=lambda: deadline is None or time.monotonic() < deadline,
-        )
-        spinner.stop()
+        with Spinner(f"re-ranking {len(rows):,} ambiguous predictions by k-NN") as spinner:
+            local.run_jobs(
+                job,
+                range(len(rows)),
+                Progress(0, 0, (), 0),
+                workers=min(MAX_WORKERS, devices.cores()),
+                threads=1,
+                done=done,
+                may_start=lambda: deadline is None or time.monotonic() < deadline,
+            )
         if count < len(rows):
             print(f"budget: only {count:,} of {len(rows):,} ambiguous predictions were re-ranked", flush=True)
     return [
