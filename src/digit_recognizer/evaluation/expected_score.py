@@ -60,9 +60,9 @@ def expected_score(
     A holdout is small, so its score depends on how many hard rows it happens to have. Members err on hard rows too, and
     they are scored on many more rows. The estimate is the members' error rate over all these rows minus the reduction
     by blending on the holdout: a control variate (Lavenberg and Welch, 1981). Its weight is the share of rows, since a
-    weight estimated from the same few errors would be biased. A row in several validation folds is one row: the variance
-    of the members' error rate is that of a ratio of sums over rows (Cochran, 1977, 6.4). New rows follow a beta-binomial
-    distribution with this mean and variance, with half an error and half a success added (Jeffreys).
+    weight estimated from the same few errors would be biased. A row in several validation folds is one row: the
+    variance of the members' error rate is that of a ratio of sums over rows (Cochran, 1977, 6.4). New rows follow a
+    beta-binomial distribution with this mean and variance, with half an error and half a success added (Jeffreys).
 
     Args:
         wrong: bool (n,), the rows that the blend misclassifies; at least 2, none of them trained on.
