@@ -157,8 +157,8 @@ def read(folder: Path) -> list[Row]:
     """Read the ledger of a ``submissions`` folder, in its own order; empty if there is none.
 
     Raises:
-    # Moving a row to the samples' file writes it there before removing it here, so this order misses none.
-            a run contradict each other.
+        BadInput: a file cannot be read or has another format, a run's name is unsafe as a part of a path, or two rows
+            of a run contradict each other.
     """
     # A row is written to the samples' file before it is removed from the other, so this order misses none.
     return _merged([*_rows(folder / NAME), *_rows(folder / (SAMPLE + NAME))])
