@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Fixtures and helpers that several test files share."""
 
 import contextlib
 import io
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from digit_recognizer import cli
+from digit_recognizer.hints import CALLER_VARIABLE
 from kaggle_server import TOKEN, Server, serving
 
 ROOT = Path(__file__).parents[1]
@@ -22,9 +23,10 @@ COMPETITION = ROOT.parent / "shared" / "digit-recognizer" / "digit-recognizer.zi
 
 @pytest.fixture(autouse=True)
 def nobody(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home, no credentials, and no way to Kaggle: whoever tries meets a closed port. Gives the home."""
+    """Isolate a test: an empty home, which is returned, no credentials, no caller make, a closed port as the proxy."""
     for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv(CALLER_VARIABLE, raising=False)
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
@@ -37,7 +39,7 @@ def nobody(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def kaggle(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A Kaggle of our own on loopback, which Kaggle's client is led to, and a valid token in the environment."""
+    """A fake Kaggle server on loopback that Kaggle's client uses, and a valid token in the environment."""
     with serving() as server:
         monkeypatch.setenv("http_proxy", server.address)
         monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
@@ -46,16 +48,16 @@ def kaggle(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def competition() -> Path:
-    """The competition's own zip, where this machine has it."""
+    """The competition's zip; the test is skipped if this machine does not have it."""
     if not COMPETITION.exists():
         pytest.skip(f"the competition's files are not on this machine ({COMPETITION.name} beside the repository)")
     return COMPETITION
 
 
 def csv_text(table: str, rows: int = 30, seed: int = 0) -> bytes:
-    """A small file of the competition's form, with LF line ends; labels go round 0 to 9."""
-    random = np.random.default_rng(seed)
-    pixels = random.integers(0, 256, (rows, 784))
+    """Return a small table in the competition's format, with LF line ends; the labels repeat 0 to 9."""
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 256, (rows, 784))
     header = ",".join(f"pixel{i}" for i in range(784))
     if table == "train":
         pixels = np.column_stack((np.arange(rows) % 10, pixels))
@@ -66,15 +68,15 @@ def csv_text(table: str, rows: int = 30, seed: int = 0) -> bytes:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A data folder with a small train.csv and test.csv."""
-    place = tmp_path / "files"
-    place.mkdir()
+    data = tmp_path / "files"
+    data.mkdir()
     for table in ("train", "test"):
-        (place / f"{table}.csv").write_bytes(csv_text(table))
-    return place
+        (data / f"{table}.csv").write_bytes(csv_text(table))
+    return data
 
 
 def keep(path: Path, content: object, mode: int = 0o600) -> Path:
-    """Write a file with a secret in it, a text or a value as JSON."""
+    """Write a file for credentials: a text, or a value as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     path.chmod(mode)
@@ -82,18 +84,19 @@ def keep(path: Path, content: object, mode: int = 0o600) -> Path:
 
 
 def outside_make() -> dict[str, str]:
-    """The environment, as it is where this make is not called by another."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "FAST"))}
+    """Return the environment without the variables of a make that runs the tests."""
+    removed = ("MAKE", "MFLAGS", "FAST", CALLER_VARIABLE)
+    return {name: value for name, value in os.environ.items() if not name.startswith(removed)}
 
 
 def kit(*words: object, cwd: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does, in a folder of its own."""
+    """Run the command line in a process, in the folder ``cwd``."""
     command = [sys.executable, "-m", "digit_recognizer", *map(str, words)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
 
 
 def call(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The same in this process, which takes a fiftieth of the time; for verbs that start no worker."""
+    """Run the command line in this process, which is faster; for verbs that start no other process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = cli.main(list(map(str, words)))
@@ -101,7 +104,7 @@ def call(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def one_line(text: str) -> str:
-    """Return an error's line, followed by its hint's where there is one; nothing else may be in the text."""
+    """Return an error and its hint, after checking that the text contains nothing else."""
     lines = text.strip().splitlines()
     assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: ")), text
     return "\n".join(lines)

@@ -32,7 +32,7 @@ def test_a_hint_stands_below_what_is_wrong(kaggle: Server, capsys: pytest.Captur
     kaggle.entered = False
     assert wrong(capsys) == (
         1,
-        ["!! rules not accepted", f"hint: join the competition at {doctor.competition.RULES_PAGE}"],
+        ["!! rules not accepted", f"hint: join the competition at {doctor.RULES_PAGE}"],
     )
 
 

@@ -1,5 +1,7 @@
 """Files: names that become paths, locks, and JSON that may be damaged."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,9 +35,29 @@ def test_a_lock_file_that_is_a_link_is_refused_and_its_target_kept(tmp_path: Pat
 
 def test_a_lock_file_with_content_keeps_it(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("content")
-    with files.locked(tmp_path / "lock"), pytest.raises(BlockingIOError), files.locked(tmp_path / "lock", wait=False):
+    with pytest.raises(BadInput, match="expected an empty lock file"), files.locked(tmp_path / "lock"):
         pass
     assert (tmp_path / "lock").read_text() == "content"
+
+
+def test_lock_excludes_other_locks_until_it_is_closed(tmp_path: Path) -> None:
+    with files.locked(tmp_path / "lock"), pytest.raises(BlockingIOError):
+        files.lock(tmp_path / "lock", wait=False)
+    files.lock(tmp_path / "lock", wait=False).close()
+
+
+def test_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
+    code = "import os, sys; from pathlib import Path; from digit_recognizer import files\n"
+    code += "lock = files.lock(Path(sys.argv[1]), wait=False); print('locked', flush=True); os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "lock"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("locked\n", "")
+    files.lock(tmp_path / "lock", wait=False).close()
+
+
+def test_without_filelock_nothing_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "filelock", None)
+    with files.locked(tmp_path / "lock"), files.locked(tmp_path / "lock", wait=False):
+        pass
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"[]", b"1", b"", b"{", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])

@@ -45,7 +45,7 @@ def test_a_run_has_one_row_and_what_was_sent_stays(tmp_path: Path) -> None:
     [
         (lambda text: text.replace("run,time", "name,time"), "line 1: expected the header run,time,…,oof_distinct"),
         (lambda text: text.replace("run,time", "run,run"), "line 1: expected each column once, found run twice"),
-        (lambda text: text.replace(",time,", ",,"), "line 2: expected a name for its column, found none above 'now'"),
+        (lambda text: text.replace(",time,", ",,"), "line 2: expected a column name, found none for 'now'"),
         (lambda text: text + "b,c\n", "line 3: expected 21 fields, found 2"),
         (lambda text: text + "<<<<<<< HEAD\n", "line 3: expected 21 fields, found 1"),
         (lambda text: text.replace(",21,4200,", ",many,4200,"), "column holdout_errors: expected a count of rows"),

@@ -93,7 +93,7 @@ def test_a_recipe_file_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("lerning_rate = 1", "found 'lerning_rate'; there are name, network, "),
+        ("lerning_rate = 1", "unknown field 'lerning_rate'"),
         ("epochs = 2.5", "epochs: expected a whole number, found 2.5"),
         ("epochs = true", "epochs: expected a whole number, found True"),
         ("dropout = 'much'", "dropout: expected a number, found 'much'"),
@@ -115,8 +115,8 @@ def test_a_recipe_file_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
         ("network = ''", "network: expected one of bn-conv, "),
         ("network = 'slim-conv+'", "found ''"),
         ("network = 'slim-conv dense'", "found 'slim-conv dense'"),
-        (f"view = '{'v' * 999}'", "…"),
-        (f"{'f' * 999} = 1", "expected fields of a recipe"),
+        (f"preprocessing = '{'v' * 999}'", "…"),
+        (f"{'f' * 999} = 1", "unknown field"),
         (f"x = {'[' * 9999}", "expected TOML"),
         ("dropout = nan", "recipe, dropout: expected a number from 0 to 0.95, found nan"),
         ("name = 'standard'", "neither a built-in recipe's name nor one that begins with sample, found 'standard'"),
@@ -128,7 +128,7 @@ def test_a_recipe_file_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
         ("name = '../up'", "expected lower-case letters, digits and dashes"),
         ("epochs", "expected TOML, a line such as `epochs = 10`"),
         ("folds = 5\nfolds = 6", "expected TOML"),
-        ("", "expected epochs too"),
+        ("", "missing fields: epochs"),
     ],
 )
 def test_a_recipe_file_with_a_fault_is_refused_in_one_line(tmp_path: Path, change: str, told: str) -> None:
@@ -160,8 +160,8 @@ def test_what_is_no_file_is_no_recipe(tmp_path: Path, make: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"", "expected network, members, folds, epochs too"),
-        (b"\xef\xbb\xbf", "expected network, members, folds, epochs too"),
+        (b"", "missing fields: network, members, folds, epochs"),
+        (b"\xef\xbb\xbf", "missing fields: network, members, folds, epochs"),
         (LEAST.encode("utf-16"), "expected TOML"),
         (LEAST.encode() + b"# \xff", "expected TOML"),
         (LEAST.replace("\n", "\r").encode(), "expected TOML"),
@@ -255,3 +255,29 @@ def test_make_takes_each_setting() -> None:
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     (line,) = [line for line in makefile.splitlines() if line.startswith("override SETTINGS :=")]
     assert set(line.split()[3:]) == {setting.name.upper() for setting in recipe.recipe_fields()}
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ('view = "none"', "view is now preprocessing"),
+        ("neighbours = 5", "neighbours is now knn_weight"),
+        ('preprocessing = "none+upright"', "upright is now deskew"),
+        ('preprocessing = "upright-widened"', "upright-widened is now deskew-width"),
+        ("neighbors = 5", "the fields are name, network, preprocessing, "),
+    ],
+)
+def test_former_names_are_refused_with_the_present_ones(tmp_path: Path, line: str, hint: str) -> None:
+    (tmp_path / "old.toml").write_text(recipe.load_recipe("dense").changed(name="old").toml() + f"{line}\n")
+    text = (tmp_path / "old.toml").read_text()
+    if line.startswith("preprocessing"):
+        (tmp_path / "old.toml").write_text(text.replace('preprocessing = "none"\n', "", 1))
+    with pytest.raises(BadInput) as refused:
+        recipe.load_recipe(str(tmp_path / "old.toml"))
+    assert refused.value.hint.startswith(hint)
+
+
+def test_digests_of_recipes_are_those_of_earlier_ledgers() -> None:
+    """A ledger written before fields were renamed has the same digests."""
+    digests = {name: recipe.load_recipe(name).digest for name in ("quick", "standard", "best", "deotte15")}
+    assert digests == {"quick": "106a7a9d", "standard": "ddc2060c", "best": "fdf2dccb", "deotte15": "2472d88b"}

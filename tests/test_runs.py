@@ -108,8 +108,8 @@ def test_a_run_that_cannot_be_written_stops_no_other(damage: str, tmp_path: Path
         code = (
             "import os, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
             "import test_runs\n"
-            "identity = test_runs.runs.identity(test_runs.RECIPE, test_runs.DIGITS)\n"
-            "test_runs.runs.identity = lambda *_: identity\n"
+            "identity = test_runs.provenance.identity(test_runs.RECIPE, test_runs.DIGITS)\n"
+            "test_runs.provenance.identity = lambda *_: identity\n"
             "if os.geteuid() == 0: os.seteuid(65534)\n"
             "print(test_runs.begin(Path(sys.argv[2])))"
         )
@@ -183,7 +183,7 @@ def test_a_damaged_ledger_is_named_before_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["module://nothing.there", "nonsense"])
 def test_a_plot_backend_that_is_not_there_is_no_obstacle(backend: str) -> None:
-    code = "from digit_recognizer import report; print(report.drawable() or 'drawable')"
+    code = "from digit_recognizer.evaluation import plots; print(plots.why_not_drawable() or 'drawable')"
     environment = os.environ | {"MPLBACKEND": backend}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("drawable\n", "")

@@ -1,4 +1,4 @@
-"""Set-up of .venv: what it refuses before anything is installed, what it repairs, and what it shows."""
+"""tools/setup_venv.py: checks of the machine, repair of a broken environment, progress and errors."""
 
 import importlib.util
 import shutil
@@ -15,7 +15,7 @@ from conftest import ROOT, one_line
 
 @pytest.fixture
 def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module, in a folder with empty requirements, on a machine that has all it needs."""
+    """The script as a module, in a folder with empty requirements, on a machine that meets all conditions."""
     spec = importlib.util.spec_from_file_location("setup_venv", ROOT / "tools" / "setup_venv.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -29,40 +29,46 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "value", "told"),
+    ("module", "name", "value", "message"),
     [
-        ("platform", "machine", lambda: "i686", "Linux on i686: TensorFlow is not published for it"),
-        ("platform", "machine", lambda: "armv7l", "Linux on armv7l: TensorFlow is not published for it"),
-        ("platform", "system", lambda: "FreeBSD", "FreeBSD on x86_64: TensorFlow is not published for it"),
-        ("platform", "system", lambda: "Darwin", "Darwin on x86_64: TensorFlow is not published for it"),
+        ("platform", "machine", lambda: "i686", "Linux on i686: TensorFlow has no package for it"),
+        ("platform", "machine", lambda: "armv7l", "Linux on armv7l: TensorFlow has no package for it"),
+        ("platform", "system", lambda: "FreeBSD", "FreeBSD on x86_64: TensorFlow has no package for it"),
+        ("platform", "system", lambda: "Darwin", "Darwin on x86_64: TensorFlow has no package for it"),
         ("platform", "libc_ver", lambda: ("", ""), "C library other than glibc: TensorFlow needs glibc 2.27"),
-        ("platform", "libc_ver", lambda: ("glibc", "2.17"), "glibc 2.17: TensorFlow needs glibc 2.27 or newer"),
+        ("platform", "libc_ver", lambda: ("glibc", "2.17"), "glibc 2.17: TensorFlow needs glibc 2.27 or later"),
         ("sysconfig", "get_config_var", lambda name: 1, "TensorFlow needs an ordinary 64-bit CPython"),
-        ("shutil", "disk_usage", lambda path: namedtuple("Usage", "free")(10**9), "1.0 GB free on its disk"),
+        (
+            "shutil",
+            "disk_usage",
+            lambda path: namedtuple("Usage", "free")(10**9),
+            "1.0 GB free on its disk, 2.5 GB needed",
+        ),
     ],
 )
-def test_a_machine_without_wheels_is_refused_before_anything_is_made(
-    place: str,
+def test_unsupported_machine_is_refused_before_set_up(
+    module: str,
     name: str,
     value: object,
-    told: str,
+    message: str,
     tool: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(getattr(tool, place), name, value)
+    monkeypatch.setattr(getattr(tool, module), name, value)
     assert tool.main([".venv", "requirements.txt", "--package"]) == 2
-    assert told in one_line(capsys.readouterr().err)
+    assert message in one_line(capsys.readouterr().err)
     assert not Path(".venv").exists()
 
 
-def test_a_python_without_venv_is_refused(
+def test_python_without_ensurepip_is_refused(
     tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tool.importlib.util, "find_spec", lambda name: None)
     assert tool.main([".venv", "requirements.txt"]) == 2
-    assert "it has no ensurepip" in (said := one_line(capsys.readouterr().err))
-    assert "apt install python3." in said
+    error = one_line(capsys.readouterr().err)
+    assert "module ensurepip is missing" in error
+    assert "apt install python3." in error
     assert not Path(".venv").exists()
 
 
@@ -73,49 +79,50 @@ def venv(folder: Path, stamp: str | None) -> None:
         (folder / "run.stamp").write_text(stamp)
 
 
-def test_a_folder_that_cannot_be_used_is_named(tool: ModuleType, tmp_path: Path) -> None:
+def test_unusable_environment_is_detected(tool: ModuleType, tmp_path: Path) -> None:
     folder = tmp_path / ".venv"
-    assert tool.unusable(folder) == ""
+    assert tool.find_defect(folder) == ""
     folder.mkdir()
-    assert tool.unusable(folder) == "its Python is gone", "half deleted"
+    assert tool.find_defect(folder) == "its Python is missing", "half deleted"
     folder.rmdir()
     folder.symlink_to("/nowhere")
-    assert tool.unusable(folder) == "its Python is gone"
+    assert tool.find_defect(folder) == "its Python is missing"
     folder.unlink()
     venv(folder, None)
-    here = tool.where(folder)
-    assert here == f"'{tmp_path}' with Python {sys.version_info[0]}.{sys.version_info[1]}"
-    for stamp, reason in ((here, ""), ("", ""), ("'/old' with Python 3.9\n", "made in '/old' with Python 3.9, now in")):
+    current = tool.current_stamp(folder)
+    assert current == f"'{tmp_path}' with Python {sys.version_info[0]}.{sys.version_info[1]}"
+    old = "'/old' with Python 3.9"
+    for stamp, reason in ((current, ""), ("", ""), (f"{old}\n", f"created in {old}, now in")):
         (folder / "run.stamp").write_text(stamp)
-        assert tool.unusable(folder).startswith(reason)
-        assert bool(tool.unusable(folder)) == bool(reason)
+        assert tool.find_defect(folder).startswith(reason)
+        assert bool(tool.find_defect(folder)) == bool(reason)
 
 
-def test_what_cannot_be_used_is_removed_and_what_is_not_complete_is_kept(
+def test_unusable_environment_is_replaced_and_incomplete_one_resumed(
     tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     installed: list[list[str]] = []
-    monkeypatch.setattr(tool, "pip", lambda python, words, what: installed.append(words))
+    monkeypatch.setattr(tool, "pip", lambda python, words, title: installed.append(words))
     monkeypatch.setattr(tool.subprocess, "run", lambda *words, **_: subprocess.CompletedProcess(words, 0, "", ""))
-    monkeypatch.setattr(tool, "where", lambda folder: "here")
-    venv(Path(".venv"), "there")
+    monkeypatch.setattr(tool, "current_stamp", lambda folder: "new")
+    venv(Path(".venv"), "old")
     assert tool.main([".venv", "requirements.txt", "--package"]) == 0
-    assert capsys.readouterr().out == ".venv: made in there, now in here; setting it up anew\n"
+    assert capsys.readouterr().out == ".venv: created in old, now in new; setting up again\n"
     assert not Path(".venv").exists()
     assert installed == [["-r", "requirements.txt"], ["--no-build-isolation", "--no-deps", "-e", "."]]
     venv(Path(".venv"), None)
-    Path(".venv/mine").touch()
-    monkeypatch.setattr(tool, "where", lambda folder: "Python %d.%d" % sys.version_info[:2])  # noqa: UP031
+    Path(".venv/extra").touch()
+    monkeypatch.setattr(tool, "current_stamp", lambda folder: "Python %d.%d" % sys.version_info[:2])  # noqa: UP031
     assert tool.main([".venv", "requirements.txt"]) == 0
-    assert capsys.readouterr().out == ".venv: setting it up (once)\n"
-    assert Path(".venv/mine").exists()
-    # A link leads to what belongs to another checkout: it goes, and what it leads to stays.
+    assert capsys.readouterr().out == ".venv: setting up (once)\n"
+    assert Path(".venv/extra").exists()
+    # A link to the environment of another checkout is removed; its target is kept.
     shutil.move(".venv", "shared")
-    (Path("shared") / "run.stamp").write_text("there")
+    Path("shared/run.stamp").write_text("old")
     Path(".venv").symlink_to("shared")
     assert tool.main([".venv", "requirements.txt"]) == 0
     assert not Path(".venv").is_symlink()
-    assert Path("shared/mine").exists()
+    assert Path("shared/extra").exists()
 
 
 def fake_pip(lines: str, status: int = 0) -> Path:
@@ -126,7 +133,7 @@ def fake_pip(lines: str, status: int = 0) -> Path:
     return python
 
 
-def test_pip_installs_into_the_environment_whatever_it_is_configured_to(
+def test_pip_ignores_settings_that_install_elsewhere(
     tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("PIP_USER", "PIP_REQUIRE_VIRTUALENV", "PIP_TARGET", "PIP_PREFIX", "PIP_DRY_RUN", "PIP_QUIET"):
@@ -143,35 +150,41 @@ def test_pip_installs_into_the_environment_whatever_it_is_configured_to(
     assert capsys.readouterr().out == "setting up: installing 2 packages\n"
 
 
-def test_what_pip_is_doing_is_shown(tool: ModuleType) -> None:
-    said = ["WARNING: a location is ignored\n", "Collecting numpy==2.4.6 (from -r x (line 3))\n", "  Downloading it\n"]
-    assert tool.progress([]) == "collecting packages"
-    assert tool.progress(said) == "collecting numpy==2.4.6"
-    assert tool.progress([*said, "Installing collected packages: a, b, c\n"]) == "installing 3 packages"
+def test_latest_step_of_pip_is_shortened(tool: ModuleType) -> None:
+    output = [
+        "WARNING: a location is ignored\n",
+        "Collecting numpy==2.4.6 (from -r x (line 3))\n",
+        "  Downloading it\n",
+    ]
+    assert tool.latest_step([]) == "collecting packages"
+    assert tool.latest_step(output) == "collecting numpy==2.4.6"
+    assert tool.latest_step([*output, "Installing collected packages: a, b, c\n"]) == "installing 3 packages"
 
 
-def test_what_pip_cannot_do_is_told_in_one_line(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failure_of_pip_is_one_line_and_its_output_is_kept(
+    tool: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake_pip("WARNING: Retrying\nERROR: Could not find a version\nERROR: No matching distribution found for x==1", 1)
-    Path(".venv/run.stamp").write_text("here")
-    tool.where = lambda folder: "here"
+    Path(".venv/run.stamp").write_text("same")
+    tool.current_stamp = lambda folder: "same"
     assert tool.main([".venv", "requirements.txt"]) == 2
-    shown = one_line(capsys.readouterr().err)
-    assert "error: pip: No matching distribution found for x==1\nhint: " in shown
+    error = one_line(capsys.readouterr().err)
+    assert "error: pip: No matching distribution found for x==1\nhint: " in error
     assert "WARNING: Retrying" in Path(".venv/pip.log").read_text()
 
 
-def test_packages_that_went_elsewhere_are_noticed(
+def test_packages_installed_elsewhere_are_detected(
     tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     venv(Path(".venv"), "")
-    monkeypatch.setattr(tool, "where", lambda folder: f"Python {sys.version_info[0]}.{sys.version_info[1]}")
-    monkeypatch.setattr(tool, "pip", lambda python, words, what: None)
+    monkeypatch.setattr(tool, "current_stamp", lambda folder: f"Python {sys.version_info[0]}.{sys.version_info[1]}")
+    monkeypatch.setattr(tool, "pip", lambda python, words, title: None)
     monkeypatch.setattr(tool, "COMPLETE", "import sys; sys.exit(1)")
     assert tool.main([".venv", "requirements.txt", "--package"]) == 2
-    assert ".venv: pip installed elsewhere" in one_line(capsys.readouterr().err)
+    assert ".venv: pip installed into another folder" in one_line(capsys.readouterr().err)
 
 
-def test_an_interrupt_says_that_set_up_is_not_complete(
+def test_interrupted_set_up_is_reported_as_incomplete(
     tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:

@@ -178,7 +178,7 @@ def test_the_command_answers_by_line_and_status(tmp_path: Path) -> None:
     good.write_text(GOOD)
     bad = kit("check", "--file", path, "--rows", 50, cwd=tmp_path)
     assert bad.returncode == 2
-    assert one_line(bad.stderr) == f"{path}, line 9: expected a Label from 0 to 9, found 'a'"
+    assert one_line(bad.stderr) == f"error: {path}, line 9: expected a Label from 0 to 9, found 'a'"
     passed = call("check", "--file", good, "--rows", 50, cwd=tmp_path)
     assert (passed.returncode, passed.stderr) == (0, "")
     assert "expected 28,000 rows" in call("check", "--file", good, cwd=tmp_path).stderr
@@ -235,8 +235,8 @@ def test_a_damaged_note_of_the_run_does_not_matter(damaged: bytes, tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "note", "why"),
     [
-        ("sample-1", None, "a sample run"),
-        ("mine", '{"identity": {"sample": true}, "test_rows": 50}', "a sample run"),
+        ("sample-1", None, "sample run"),
+        ("mine", '{"identity": {"sample": true}, "test_rows": 50}', "sample run"),
         ("part", '{"identity": {"sample": false}, "test_rows": 50}', "50 test rows"),
     ],
 )

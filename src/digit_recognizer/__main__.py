@@ -3,7 +3,7 @@
 import sys
 
 if not sys.flags.safe_path:
-    del sys.path[0]  # the current folder, which ``python -m`` adds: files in it are data and never code
+    del sys.path[0]  # the current folder, which ``python -m`` adds: its files are data, never code
 
 from digit_recognizer import cli
 

@@ -1,4 +1,4 @@
-"""The verbs: arguments → calls. Modules that a verb alone needs are imported when it runs."""
+"""The verbs of the command line: arguments → calls. Each verb imports what it needs when it runs."""
 
 import argparse
 import importlib.util
@@ -6,116 +6,302 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from digit_recognizer import command_line, files, launch, provenance, run_options, submission
+from digit_recognizer import command_line, hints, launch, run_options
 from digit_recognizer import recipe as recipes
-from digit_recognizer.data import dataset
 from digit_recognizer.errors import BadInput, KitError, printable
-from digit_recognizer.kaggle import credentials, kernels, submit, sync
-from digit_recognizer.kaggle.client import connect
 
 ROOT = launch.ROOT
 KERNEL = ROOT / "build" / "kernel"
+USER_VERBS = {
+    "doctor": "check Python, packages, devices, data and credentials",
+    "data": "download the competition's files into data/",
+    "run": "train an ensemble, score it, write and check a submission",
+    "scores": "list all runs with their validation and public scores",
+    "check": "check a submission file and name every fault by line",
+    "submit": "send a submission to Kaggle and wait for its score",
+    "compare": "train several recipes on the same rows and compare them",
+    "tune": "search for better values of a recipe's fields with Optuna",
+    "notebook": "open the walkthrough of a run in JupyterLab",
+    "kernel": "write the script that Kaggle runs into build/kernel/",
+    "push": "write the kernel, check it and run it on Kaggle",
+    "status": "show the state of the pushed kernel",
+    "output": "fetch what the pushed kernel wrote: submission and run",
+}
+DEVELOPER_VERBS = {"bench": "measure scores, times and training pace against their goals"}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one verb and give its exit status: 0 well, 1 failed, 2 bad input, 130 interrupted."""
+    """Run one verb and return its exit status: 0 success, 1 failure, 2 bad input, 130 interrupted.
+
+    Args:
+        words: the words of the command line; None for those of this process.
+    """
+    return command_line.run_command(build_parser(), words)
+
+
+def build_parser() -> command_line.Parser:
+    """Return the parser of all verbs."""
     parser = command_line.Parser(
-        prog="python -m digit_recognizer", description="A submission kit for Kaggle's Digit Recognizer."
+        prog="digit-recognizer",
+        usage="digit-recognizer <verb> [options]",
+        description=f"A submission kit for Kaggle's Digit Recognizer competition.\n\n{_verb_list()}",
+        epilog="`digit-recognizer <verb> --help` shows the options of a verb. Developers also use `make setup`, "
+        f"`make test`, `make lint`, `make image` and `make clean`.\n\n{command_line.STATUSES}",
     )
-    verbs = parser.add_subparsers(required=True, metavar="verb", parser_class=command_line.Parser)
-    run = verbs.add_parser("run", help="train an ensemble, score it, write and check a submission")
+    verbs = parser.add_subparsers(
+        required=True, metavar="verb", prog=parser.prog, help=argparse.SUPPRESS, parser_class=command_line.Parser
+    )
+
+    def add(
+        verb: str, call: Callable[[Any], int | None], interrupted: str, /, **example: object
+    ) -> command_line.Parser:
+        form = "[NAME=value …]" if hints.called_by_make() else "[options]"
+        added: command_line.Parser = verbs.add_parser(
+            verb,
+            usage=f"{hints.command(verb)} {form}",
+            description=f"{verb}: {(USER_VERBS | DEVELOPER_VERBS)[verb]}.",
+            epilog=f"example: {hints.command(verb, **example)}\n\n{command_line.STATUSES}",
+        )
+        added.set_defaults(call=call, interrupted=interrupted)
+        return added
+
+    doctor = add(
+        "doctor", _doctor, "nothing was changed, but runs/cache may hold parsed data", data="digit-recognizer.zip"
+    )
+    run_options.add_data_option(doctor)
+
+    data = add("data", _data, "rerun the command to resume the download")
+    data.add_argument("--force", action="store_true", help="download again if data/ has the files already")
+
+    run = add("run", _run, run_options.MEMBERS_KEPT, recipe="quick", data="digit-recognizer.zip")
     run_options.add_run_options(run)
-    run.set_defaults(call=_run, interrupted=run_options.MEMBERS_KEPT)
-    check = verbs.add_parser("check", help="check a submission file and name every fault by line")
-    check.add_argument("--file", type=command_line.path_type, required=True, help="the submission file")
+
+    add("scores", _scores, "no run was changed; the ledger may hold new answers from Kaggle")
+
+    check = add("check", _check, "nothing was changed", file="submissions/quick-20260102-030405.csv")
+    check.add_argument(
+        "--file", type=command_line.path_type, required=True, metavar="PATH", help="the submission file (required)"
+    )
     check.add_argument(
         "--rows",
         type=command_line.whole_number_type(1, 10_000_000),
-        help=f"rows of its test file (default: its run's, or the competition's {submission.ROWS:,})",
+        metavar="N",
+        help="rows of the test file, 1 to 10000000 (default: those of its run, or else 28000)",
     )
-    check.set_defaults(call=_check)
-    submit = verbs.add_parser("submit", help="send a submission to Kaggle, wait for its score, remember both")
+
+    submit = add("submit", _submit, "rerun the command: it looks at Kaggle's list before it sends again", yes=True)
     submit.add_argument(
-        "--file", type=command_line.path_type, help="the file to send (default: of the best run not yet sent)"
+        "--file",
+        type=command_line.path_type,
+        metavar="PATH",
+        help="the file to send (default: that of the best run not yet sent)",
     )
-    submit.add_argument("--run", help="the run whose file to send")
-    submit.add_argument("--message", default="", help="goes along with it (default: the run and its score)")
-    submit.add_argument("--yes", action="store_true", help="send without asking")
-    submit.add_argument("--force", action="store_true", help="send though validation says it is worse than one sent")
+    submit.add_argument("--run", metavar="NAME", help="the run whose file to send")
     submit.add_argument(
-        "--wait", type=command_line.wait_type, default=600, help="seconds to wait for the score (default: 600)"
+        "--message", default="", metavar="TEXT", help="description of the submission (default: run and score)"
+    )
+    submit.add_argument("--yes", action="store_true", help="send without a prompt")
+    submit.add_argument("--force", action="store_true", help="send a file that validated worse than one sent before")
+    submit.add_argument(
+        "--wait",
+        type=command_line.wait_type,
+        default=600,
+        metavar="SECONDS",
+        help=f"longest wait for the score, 0 to {command_line.MAX_WAIT} s (default: 600)",
     )
     submit.add_argument("--no-wait", dest="wait", action="store_const", const=0, help="do not wait for the score")
-    submit.set_defaults(call=_submit, interrupted="the same command looks at Kaggle's list before it sends again")
-    scores = verbs.add_parser("scores", help="the table of all runs: validation, public score, the gap")
-    scores.set_defaults(
-        call=lambda given: sync.scores(Path.cwd()), interrupted="no run was changed; Kaggle's answers may be stored"
-    )
-    fetch = verbs.add_parser("data", help="download the competition's files into data/")
-    fetch.set_defaults(call=lambda given: _download(), interrupted="rerun the command to resume the download")
-    kernel = verbs.add_parser("kernel", help="make the one script that Kaggle runs: build/kernel/")
-    run_options.add_recipe_options(kernel)
-    _add_kernel_options(kernel)
-    kernel.set_defaults(
-        call=lambda given: _made(given), interrupted="build/kernel may not be complete; rerun the command"
-    )
-    push = verbs.add_parser("push", help="make the kernel, check it, send it to Kaggle, which runs it")
-    run_options.add_recipe_options(push)
-    _add_kernel_options(push)
-    push.set_defaults(
-        call=_push, interrupted="the kernel may have been sent already: make status shows what runs on Kaggle"
-    )
-    status = verbs.add_parser("status", help="how the pushed kernel fares")
-    status.set_defaults(call=_status)
-    output = verbs.add_parser("output", help="bring what the pushed kernel left into submissions/ and runs/")
-    output.set_defaults(call=_output, interrupted="some files may have been fetched; rerun the command to fetch all")
-    compare = verbs.add_parser("compare", help="train several recipes on the same rows and set them side by side")
+
+    compare = add("compare", _compare, run_options.MEMBERS_KEPT, recipes="dense,conv-pool", seeds=3)
     run_options.add_data_option(compare)
     compare.add_argument(
-        "--recipes", default=",".join(recipes.REFERENCE_RECIPES), help=f"default: {','.join(recipes.REFERENCE_RECIPES)}"
+        "--recipes",
+        default=",".join(recipes.REFERENCE_RECIPES),
+        metavar="A,B",
+        help=f"recipes to compare (default: {', '.join(recipes.REFERENCE_RECIPES)})",
     )
     compare.add_argument(
-        "--seeds", type=command_line.whole_number_type(1, 1000), default=1, help="how many seeds, from 0 (default: 1)"
+        "--seeds",
+        type=command_line.whole_number_type(1, 1000),
+        default=1,
+        metavar="N",
+        help="number of seeds, 0 to N-1; N is 1 to 1000 (default: 1)",
     )
-    compare.set_defaults(call=_compare, interrupted=run_options.MEMBERS_KEPT)
-    tune = verbs.add_parser("tune", help="search a recipe's fields for better values, on Optuna; leaves a recipe file")
+
+    tune = add("tune", _tune, "completed trials are kept; rerun the command to resume", recipe="quick", trials=30)
     run_options.add_data_option(tune)
     run_options.add_recipe_options(tune)
     tune.add_argument(
         "--trials",
         type=command_line.whole_number_type(1, 100_000),
         default=20,
-        help="how many the study is to have in all (default: 20)",
+        metavar="N",
+        help="trials of the whole study, earlier ones included, 1 to 100000 (default: 20)",
     )
-    tune.add_argument("--fields", help="which fields to search, such as dropout,learning_rate")
-    tune.set_defaults(call=_tune, interrupted="completed trials are kept; rerun the command to resume")
-    bench = verbs.add_parser("bench", help="measure score, time and pace against their goals, in one run")
+    tune.add_argument(
+        "--fields",
+        metavar="A,B",
+        help="fields to search (default: learning rate, batch size, regularisation, augmentation)",
+    )
+
+    add("notebook", _notebook, "rerun the command to open the notebook")
+
+    interrupted = "build/kernel may not be complete; rerun the command"
+    kernel = add("kernel", _made, interrupted, recipe="best", accelerator="t4x2")
+    interrupted = f"the kernel may have been sent already: `{hints.command('status')}` shows it"
+    push = add("push", _push, interrupted, recipe="best", budget="3h")
+    for kernel_parser in (kernel, push):
+        run_options.add_recipe_options(kernel_parser)
+        kernel_parser.add_argument(
+            "--accelerator", default="none", metavar="NAME", help="none, t4x2 or tpu (default: none)"
+        )
+        kernel_parser.add_argument(
+            "--notebook", action="store_true", help="write a notebook with one module per cell instead of a script"
+        )
+    add("status", _status, "nothing was changed")
+    add("output", _output, "some files may have been fetched; rerun the command to fetch all")
+
+    bench = add("bench", _bench, run_options.MEMBERS_KEPT, data="digit-recognizer.zip")
     run_options.add_data_option(bench)
-    bench.add_argument("--whole", action="store_true", help="run recipe best whole too, which takes two hours")
-    bench.set_defaults(call=_bench, interrupted=run_options.MEMBERS_KEPT)
-    notebook = verbs.add_parser("notebook", help="open the way through on the sample, step by step, in JupyterLab")
-    notebook.set_defaults(call=lambda given: _notebook(), interrupted="rerun the command to open the notebook")
-    doctor = verbs.add_parser("doctor", help="look at Python, packages, devices, data, credentials, the account")
-    run_options.add_data_option(doctor)
-    doctor.set_defaults(call=_doctor, interrupted="nothing was changed, except that runs/cache may hold parsed data")
-    return command_line.run_command(parser, words)
+    bench.add_argument("--whole", action="store_true", help="also run recipe best to its end, which takes two hours")
+    return parser
 
 
-def _run(given: argparse.Namespace) -> int:
-    """Start ``kernel.py`` with the words of this command line; download the data first where that is possible."""
-    run_options.recipe_from(given)  # a wrong recipe is refused before the download
-    home = Path.cwd()
-    if given.data is None and not dataset.exists(home / "data") and credentials.find():
+def _verb_list() -> str:
+    """Return the verbs as text, separately for users and developers."""
+    sections = {"verbs": USER_VERBS, "for developers": DEVELOPER_VERBS}
+    return "\n\n".join(
+        "\n".join([f" {title}:", *(f"   {verb:<10} {text}" for verb, text in verbs.items())])
+        for title, verbs in sections.items()
+    )
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from digit_recognizer import doctor
+
+    return min(1, doctor.examine(Path.cwd(), arguments.data))
+
+
+def _data(arguments: argparse.Namespace) -> None:
+    if not arguments.force and all((Path("data") / f"{table}.csv").is_file() for table in ("train", "test")):
+        print("data/: train.csv and test.csv are already there")
+        print(f"hint: `{hints.command('data', force=True)}` downloads them again")
+        return
+    _download()
+
+
+def _download() -> None:
+    from digit_recognizer.kaggle.client import connect
+
+    with connect() as client:
+        client.download_data(Path("data"))
+    print("data/: train.csv and test.csv of the competition")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Replace this process by ``kernel.py`` with the same options; download the data first if possible."""
+    from digit_recognizer.data import dataset
+    from digit_recognizer.kaggle import credentials
+
+    run_options.recipe_from(arguments)  # refuses a wrong recipe before the download
+    if arguments.data is None and not dataset.exists(Path.cwd() / "data") and credentials.find():
         _download()
-    return launch.run_kernel(given.words[1:], cwd=home)
+    return launch.become_kernel(arguments.words[1:])
+
+
+def _scores(arguments: argparse.Namespace) -> None:
+    from digit_recognizer.kaggle import sync
+
+    sync.scores(Path.cwd())
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from digit_recognizer import provenance, submission
+
+    path = arguments.file
+    origin = provenance.find_provenance(Path(os.path.realpath(path)).parent.parent, path.stem)
+    rows = arguments.rows or origin.test_rows or submission.ROWS
+    faults, warnings = submission.examine(path, rows)
+    if faults:
+        print("\n".join(printable(f"error: {path}, {fault}") for fault in faults), file=sys.stderr)
+        return BadInput.status
+    for warning in warnings:
+        print(printable(f"warning: {path}: {warning}"), file=sys.stderr)
+    obstacle = replace(origin, test_rows=rows).obstacle
+    print(printable(f"{path}: valid, {rows:,} rows of ImageId,Label{obstacle and '; ' + obstacle}"))
+    return 0
+
+
+def _submit(arguments: argparse.Namespace) -> None:
+    from digit_recognizer.kaggle import submit
+
+    submit.submit(
+        Path.cwd(),
+        file=arguments.file,
+        run=arguments.run,
+        message=arguments.message,
+        yes=arguments.yes,
+        force=arguments.force,
+        wait=arguments.wait,
+    )
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from digit_recognizer.experiments import compare
+
+    names = command_line.split_names(arguments.recipes)
+    if not names:
+        raise BadInput(
+            f"{hints.option('recipes')}: expected at least one recipe", hint=hints.option("recipes", "dense,conv-pool")
+        )
+    compare.compare(Path.cwd(), arguments.data, names, arguments.seeds)
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    from digit_recognizer.experiments import tune
+
+    fields = tune.FIELDS if arguments.fields is None else command_line.split_names(arguments.fields)
+    tune.tune_recipe(
+        Path.cwd(),
+        arguments.data,
+        run_options.recipe_from(arguments),
+        trials=arguments.trials,
+        fields=fields,
+        deadline=run_options.deadline_from(arguments),
+    )
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from digit_recognizer.experiments import benchmark
+
+    return min(1, benchmark.run_benchmark(Path.cwd(), arguments.data, whole=arguments.whole))
+
+
+def _notebook(arguments: argparse.Namespace) -> None:
+    """Open a copy of the notebook in JupyterLab; a copy that exists is kept, since the user may have changed it."""
+    from digit_recognizer import files
+
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise KitError(
+            "jupyterlab is not installed",
+            hint="`make notebook` installs it, and so does `pip install -r requirements/notebook.txt`",
+        )
+    copy = ROOT / "build" / "notebook" / "walkthrough.ipynb"
+    if not copy.exists():
+        files.write_bytes(copy, (ROOT / "notebooks" / copy.name).read_bytes())
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # as in containers
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *root, str(copy)])
 
 
 def _push(given: argparse.Namespace) -> None:
+    from digit_recognizer import files
+    from digit_recognizer.kaggle.client import connect
+
     with connect() as client:
         path = _build(given, client.username())
         address = client.push_kernel(path, files.read_json(path.parent / "kernel-metadata.json"))
@@ -125,6 +311,7 @@ def _push(given: argparse.Namespace) -> None:
 
 def _status(given: argparse.Namespace) -> None:
     from digit_recognizer.kaggle.bundle import KERNEL_SLUG
+    from digit_recognizer.kaggle.client import connect
 
     with connect() as client:
         slug = f"{client.username()}/{KERNEL_SLUG}"
@@ -135,33 +322,12 @@ def _status(given: argparse.Namespace) -> None:
 
 
 def _output(given: argparse.Namespace) -> None:
+    from digit_recognizer.kaggle import kernels
     from digit_recognizer.kaggle.bundle import KERNEL_SLUG
+    from digit_recognizer.kaggle.client import connect
 
     with connect() as client:
         kernels.fetch(Path.cwd(), client, f"{client.username()}/{KERNEL_SLUG}")
-
-
-def _download() -> None:
-    with connect() as client:
-        client.download_data(Path("data"))
-    print("data/: train.csv and test.csv of the competition")
-
-
-def _submit(given: argparse.Namespace) -> None:
-    submit.submit(
-        Path.cwd(),
-        file=given.file,
-        run=given.run,
-        message=given.message,
-        yes=given.yes,
-        force=given.force,
-        wait=given.wait,
-    )
-
-
-def _add_kernel_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--accelerator", default="none", help="none, t4x2 or tpu (default: none)")
-    parser.add_argument("--notebook", action="store_true", help="a notebook, a module a cell, instead of a script")
 
 
 def _made(given: argparse.Namespace) -> None:
@@ -194,65 +360,3 @@ def _build(given: argparse.Namespace, owner: str) -> Path:
         why = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         raise KitError(f"{path}: does not start by itself, with nothing beside it: {why}", hint="fix what that names")
     return path
-
-
-def _compare(given: argparse.Namespace) -> None:
-    from digit_recognizer.experiments import compare
-
-    names = command_line.split_names(given.recipes)
-    if not names:
-        raise BadInput("compare: expected at least one recipe", hint="such as --recipes dense,conv-pool")
-    compare.compare(Path.cwd(), given.data, names, given.seeds)
-
-
-def _tune(given: argparse.Namespace) -> None:
-    from digit_recognizer.experiments import tune
-
-    fields = tune.FIELDS if given.fields is None else command_line.split_names(given.fields)
-    tune.tune_recipe(
-        Path.cwd(),
-        given.data,
-        run_options.recipe_from(given),
-        trials=given.trials,
-        fields=fields,
-        deadline=run_options.deadline_from(given),
-    )
-
-
-def _bench(given: argparse.Namespace) -> int:
-    from digit_recognizer.experiments import benchmark
-
-    return min(1, benchmark.run_benchmark(Path.cwd(), given.data, whole=given.whole))
-
-
-def _notebook() -> None:
-    """Open a copy of the notebook; one that is there already is the user's own work by now."""
-    if importlib.util.find_spec("jupyterlab") is None:
-        raise KitError(
-            "jupyterlab: not installed", hint="use make notebook, or pip install -r requirements/notebook.txt"
-        )
-    copy = ROOT / "build" / "notebook" / "walkthrough.ipynb"
-    if not copy.exists():
-        files.write_bytes(copy, (ROOT / "notebooks" / copy.name).read_bytes())
-    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # as in containers
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *root, str(copy)])
-
-
-def _doctor(given: argparse.Namespace) -> int:
-    from digit_recognizer import doctor
-
-    return min(1, doctor.examine(Path.cwd(), given.data))
-
-
-def _check(given: argparse.Namespace) -> int:
-    made = provenance.find_provenance(Path(os.path.realpath(given.file)).parent.parent, given.file.stem)
-    rows = given.rows or made.test_rows or submission.ROWS
-    faults, warnings = submission.examine(given.file, rows)
-    if faults:
-        print("\n".join(printable(f"{given.file}, {fault}") for fault in faults), file=sys.stderr)
-        return BadInput.status
-    for warning in warnings:
-        print(printable(f"warning: {given.file}: {warning}"), file=sys.stderr)
-    obstacle = replace(made, test_rows=rows).obstacle
-    print(printable(f"{given.file}: good, {rows:,} rows of ImageId,Label{obstacle and '; ' + obstacle}"))
-    return 0

@@ -1,4 +1,4 @@
-"""Parse command lines, and turn errors into lines and an exit status."""
+"""Parse command lines; print errors and return the exit status."""
 
 import argparse
 import difflib
@@ -6,79 +6,143 @@ import io
 import math
 import os
 import re
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from digit_recognizer import hints
 from digit_recognizer.errors import BadInput, KitError, printable
 
 REPORT = Path("runs") / "error.log"
+STATUSES = "exit status: 0 success, 1 failure, 2 bad input, 130 interrupted"
 MIN_BUDGET, MAX_BUDGET = 30, 90 * 86400  # seconds
 MAX_WAIT = 7 * 86400  # seconds
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Help texts of at most 80 columns, with options in the form of the caller."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=24, width=min(shutil.get_terminal_size().columns - 1, 79))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not (action.option_strings and hints.called_by_make()):
+            return super()._format_action_invocation(action)
+        name = option_form(action.option_strings[-1])
+        return name + ("1" if action.nargs == 0 else self._format_args(action, action.dest.upper()))
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wrap each paragraph; keep the lines of a paragraph that begins with a space."""
+        paragraphs = text.strip("\n").split("\n\n")
+        return "\n\n".join(
+            paragraph
+            if paragraph.startswith(" ")
+            else "\n".join(indent + line for line in self._split_lines(paragraph, width))
+            for paragraph in paragraphs
+        )
+
+
 class Parser(argparse.ArgumentParser):
-    """Refuses words in one line as all errors are, and takes no option by a part of its name."""
+    """A parser that raises ``BadInput`` for every error, and that accepts no abbreviated options.
+
+    Attributes:
+        former_options: former option → present name, such as ``{"--view": "preprocessing"}``; a message names it.
+    """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
+        super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **settings)
+        self.former_options: dict[str, str] = {}
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse what is not known, where argparse would hand it to the parser above."""
-        given, unknown = super().parse_known_args(args, namespace)
+        """Parse the arguments; refuse unknown ones here, since the parent parser would name itself in the message."""
+        arguments, unknown = super().parse_known_args(args, namespace)
         if unknown:
             word = unknown[0].partition("=")[0]
             kind = "option" if word.startswith("-") else "word"
-            raise BadInput(f"{self.prog}: unknown {kind} {_shortened(word)!r}", hint=self._hint(word))
-        return given, unknown
+            raise BadInput(f"{self._verb}: unknown {kind} {_shorten(word)!r}", hint=self._hint(word))
+        return arguments, unknown
 
-    def error(self, message: str) -> Any:
-        choice = re.search("invalid choice: '(.*?)'", message)
-        message = re.sub(r" \(choose from .*\)$", "", message)
-        raise BadInput(f"{self.prog}: {message[:300]}", hint=self._hint(choice[1] if choice else ""))
+    def error(self, message: str) -> NoReturn:
+        """Raise ``BadInput`` with argparse's message in the words of this project."""
+        word = ""
+        if choice := re.search("invalid choice: '(.*?)'", message):
+            word = choice[1]
+            message = f"unknown verb {_shorten(word)!r}"
+        elif missing := re.search("arguments are required: (.*)", message):
+            message = f"{self._verb}: expected {', '.join(map(option_form, missing[1].split(', ')))}"
+        else:
+            message = re.sub("^argument (--[a-z-]+)", lambda match: option_form(match[1]).rstrip("="), message)
+            message = message.replace("ignored explicit argument", "expected no value, found")
+            message = message.replace("expected one argument", "expected a value")
+        raise BadInput(message[:300], hint=self._hint(word))
+
+    @property
+    def _verb(self) -> str:
+        return self.prog.split()[-1]
 
     def _hint(self, word: str) -> str:
-        """The option or verb that ``word`` probably stands for."""
+        """Return the option or verb that ``word`` probably means, or else the command that prints the help."""
+        if word in self.former_options:
+            return f"{word} was renamed: use {hints.option(self.former_options[word])}"
         known = list(self._option_string_actions)
         for action in self._actions:
             if isinstance(action.choices, dict):
                 known += action.choices
-        likely = difflib.get_close_matches(word.lower().replace("_", "-"), known, 1)
-        return f"did you mean {likely[0]}?" if likely else f"see {self.prog} --help"
+        matches = difflib.get_close_matches(word.lower().replace("_", "-"), known, 1)
+        help_command = hints.command(self._verb, help=True) if hints.called_by_make() else f"{self.prog} --help"
+        return f"did you mean {matches[0]}?" if matches else f"see `{help_command}`"
+
+
+def option_form(flag: str) -> str:
+    """Return an option such as ``--batch-size`` in the form of the caller; other words are returned unchanged."""
+    return hints.option(flag[2:].replace("-", "_")) if flag.startswith("--") else flag
 
 
 def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
-    """Parse ``words`` (None: of this process), call what they select, and return the exit status."""
+    """Parse ``words`` and run the function that they select; print errors and return the exit status.
+
+    The parsed arguments have two attributes of the verb: ``call``, its function, and ``interrupted``, a text that is
+    printed when the user interrupts it.
+
+    Args:
+        parser: the parser of all verbs.
+        words: the words of the command line; None for those of this process.
+    """
     make_printing_safe()
-    given = argparse.Namespace(words=list(sys.argv[1:] if words is None else words))
+    arguments = argparse.Namespace(words=list(sys.argv[1:] if words is None else words))
     try:
-        parser.parse_args(given.words, given)
-        return int(given.call(given) or 0)
+        parser.parse_args(arguments.words, arguments)
+        return int(arguments.call(arguments) or 0)
     except KitError as error:
-        where = _report(traceback.format_exc()) if hasattr(error, "__notes__") else ""
-        print(f"error: {printable(' '.join(str(error).splitlines()))}{where}", file=sys.stderr)
+        report = _write_report(traceback.format_exc()) if hasattr(error, "__notes__") else ""
+        print(f"error: {printable(' '.join(str(error).splitlines()))}{report}", file=sys.stderr)
         if error.hint:
             print(f"hint: {printable(error.hint)}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {getattr(given, 'interrupted', 'nothing was changed')}", file=sys.stderr)
+        print(f"\ninterrupted; {getattr(arguments, 'interrupted', 'nothing was changed')}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 141  # as for a process that SIGPIPE ended
     except Exception as error:
-        where = _report(traceback.format_exc())
-        # What the system refuses (a full disk, a folder that is gone) is no fault of the program's.
+        report = _write_report(traceback.format_exc())
+        # An OSError (a full disk, a folder without permission) is not a defect of the program.
         kind = "" if isinstance(error, OSError) else f"internal error: {type(error).__name__}: "
-        print(f"error: {kind}{printable(' '.join(str(error).split()))}{where}", file=sys.stderr)
+        print(f"error: {kind}{printable(' '.join(str(error).split()))}{report}", file=sys.stderr)
         return 1
 
 
 def make_printing_safe() -> None:
-    """Let no character and no closed stream end a run: what cannot be encoded is printed as ``?``."""
+    """Make printing safe: a closed stream discards its output, and a character that cannot be encoded becomes ``?``."""
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -86,41 +150,41 @@ def make_printing_safe() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _report(text: str) -> str:
-    """Write a traceback to a file, for whoever fixes it."""
+def _write_report(text: str) -> str:
+    """Write a traceback to ``runs/error.log``; return the end of a message that names it, empty if writing failed."""
     try:
         REPORT.parent.mkdir(exist_ok=True)
         REPORT.write_text(text, encoding="utf-8")
     except OSError:
         return ""
-    return f"; the details are in {REPORT}"
+    return f" (details: {REPORT})"
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def path_type(text: str) -> Path:
-    """Read a path, with ``~`` as the home folder: make hands it on unread."""
+    """Read a path; ``~`` is the home folder, which make does not expand."""
     try:
         path = Path(text).expanduser()
         with suppress(FileNotFoundError, NotADirectoryError):
-            path.stat()  # fails where it contains NUL or is too long
+            path.stat()  # fails if the path contains NUL or is too long
     except (OSError, RuntimeError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise argparse.ArgumentTypeError(f"{_shortened(text)!r} cannot be used: {why}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise argparse.ArgumentTypeError(f"{_shorten(text)!r} cannot be used: {reason}") from None
     return path
 
 
 def integer_type(text: str) -> int:
-    """Read a whole number that is written in digits, not too many."""
+    """Read a whole number of at most 20 digits."""
     if not re.fullmatch("[+-]?[0-9]{1,20}", text.strip()):
-        raise argparse.ArgumentTypeError(f"expected a whole number, found {_shortened(text)!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {_shorten(text)!r}")
     return int(text)
 
 
 def whole_number_type(low: int, high: int) -> Callable[[str], int]:
-    """Make a reader of whole numbers from ``low`` to ``high``."""
+    """Return a function that reads a whole number from ``low`` to ``high``."""
 
     def read(text: str) -> int:
         number = integer_type(text)
@@ -138,25 +202,25 @@ def number_type(text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"expected a finite number, found {_shortened(text)!r}")
+        raise argparse.ArgumentTypeError(f"expected a finite number, found {_shorten(text)!r}")
     return number
 
 
 def wait_type(text: str) -> float:
-    """Read how long to wait, in seconds."""
+    """Read a waiting time in seconds, from 0 to ``MAX_WAIT``."""
     seconds = number_type(text)
     if not 0 <= seconds <= MAX_WAIT:
-        raise argparse.ArgumentTypeError(f"expected seconds from 0 to {MAX_WAIT}, found {_shortened(text)!r}")
+        raise argparse.ArgumentTypeError(f"expected seconds from 0 to {MAX_WAIT}, found {_shorten(text)!r}")
     return seconds
 
 
 def split_names(text: str) -> list[str]:
-    """Split names separated by commas or spaces."""
+    """Split a list of names at commas and spaces."""
     return text.replace(",", " ").split()
 
 
 def duration_type(text: str) -> float:
-    """Read a time such as 90s, 3m, 11h30m or 1.5h, in seconds."""
+    """Read a duration such as 90s, 3m, 11h30m or 1.5h; return seconds, from ``MIN_BUDGET`` to ``MAX_BUDGET``."""
     parts = re.fullmatch(r"(?:([0-9.]+)h)?(?:([0-9.]+)m)?(?:([0-9.]+)s)?", text.strip().lower())
     try:
         hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0, 0, 0)
@@ -166,6 +230,6 @@ def duration_type(text: str) -> float:
     if not MIN_BUDGET <= total <= MAX_BUDGET:
         raise argparse.ArgumentTypeError(
             f"expected a time such as 3m or 1h30m, at least {MIN_BUDGET} s, at most {MAX_BUDGET // 86400} days, "
-            f"found {_shortened(text)!r}"
+            f"found {_shorten(text)!r}"
         )
     return total

@@ -1,19 +1,19 @@
-"""The project's own errors.
+"""The errors of this project.
 
-    KitError        something failed: exit status 1
-    └── BadInput    what was given is wrong: exit status 2
+    KitError        a failure: exit status 1
+    └── BadInput    wrong input: exit status 2
 
-A message is one line: what is wrong, where, and what was expected. ``hint`` says how to fix it and is printed on a
-line of its own. ``cli.py`` alone catches these errors.
+A message is one line: where, what is wrong, what was expected. The hint is the fix, printed on a line of its own.
+``command_line.py`` alone catches these errors.
 """
 
 
 class KitError(Exception):
-    """Something failed.
+    """A failure.
 
     Args:
         message: one line for the user.
-        hint: what the user can do about it; empty where there is nothing to add.
+        hint: the fix; empty if there is none.
     """
 
     status = 1
@@ -24,11 +24,11 @@ class KitError(Exception):
 
 
 class BadInput(KitError):
-    """A file, a folder, an option or a recipe that cannot be used as given."""
+    """A file, folder, option or recipe that cannot be used."""
 
     status = 2
 
 
 def printable(text: str) -> str:
-    """Replace control and format characters, such as terminal escapes, by ``\N{REPLACEMENT CHARACTER}``."""
+    """Replace control and format characters, such as terminal escapes, with ``\N{REPLACEMENT CHARACTER}``."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

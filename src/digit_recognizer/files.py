@@ -1,19 +1,22 @@
-"""Write files whole or not at all; let one process at a time."""
+"""Atomic writes, JSON, file locks, and safe names."""
 
 import errno
 import glob
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Self
 
 from digit_recognizer.errors import BadInput
 
-if sys.platform != "win32":
-    import fcntl
+try:
+    import filelock
+except ImportError:  # a kernel on Kaggle without the package: it is the only process, and needs no locks
+    filelock = None  # type: ignore[assignment]
 
 HINTS = {
     errno.ENOSPC: "free some space there",
@@ -26,7 +29,7 @@ HINTS = {
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to read or write ``path`` (no right, no space, no such folder) into a ``BadInput``."""
+    """Convert an ``OSError`` in the block, such as a missing permission or a full disk, into a ``BadInput``."""
     try:
         yield
     except OSError as error:
@@ -36,13 +39,16 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; move it into place at the end, or remove it where the block fails.
+    """Yield a temporary path beside ``path``, and move that file into place when the block ends without an error.
 
-    A reader sees the old file or the new one, never a part. The folder is made where it is missing. ``durable=False``
-    does not wait for the disk: for what is checked when read and can be made again after a loss of power.
+    Readers find the old or the new file, never a part of it. A missing folder is created.
+
+    Args:
+        path: the file to write.
+        durable: whether to wait until the content is on the disk; not needed for files that are verified when read.
 
     Raises:
-        BadInput: the folder cannot be made or written, or its disk is full.
+        BadInput: the folder cannot be created or written, or the disk is full.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -61,8 +67,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def _remove_stale_parts(path: Path) -> None:
-    """Remove what processes that were killed left of ``path``."""
-    if sys.platform == "win32":  # where a process cannot be tested for without ending it
+    """Remove the temporary files of killed processes."""
+    if sys.platform == "win32":  # os.kill would end the process there
         return
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with suppress(OSError, ValueError):
@@ -72,63 +78,86 @@ def _remove_stale_parts(path: Path) -> None:
                 part.unlink()
 
 
+class Lock:
+    """A lock file held by this process until ``close`` is called or the process ends."""
+
+    def __init__(self, held: Any) -> None:
+        self._held = held
+
+    def close(self) -> None:
+        """Release the lock; the empty file is kept."""
+        if self._held is not None:
+            self._held.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock file, which stays, through the block; on Windows nothing is held.
-
-    Raises:
-        BlockingIOError: another process holds it and ``wait`` is False.
-        BadInput: it cannot be made.
-    """
+    """Hold a lock file through the block; see ``lock``."""
     with lock(path, wait=wait):
         yield
 
 
-def lock(path: Path, *, wait: bool) -> IO[bytes]:
-    """Take the lock that ``locked`` holds, until the file returned is closed or the process ends."""
+def lock(path: Path, *, wait: bool) -> Lock:
+    """Acquire a lock file, which is created with its folder.
+
+    Args:
+        path: an empty file, or none yet.
+        wait: whether to wait until another process releases it.
+
+    Raises:
+        BlockingIOError: another process holds it, and ``wait`` is False.
+        BadInput: it cannot be created, or is a link or a file with content, which might belong to the user.
+    """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A lock file is never truncated, and a symbolic link in its place is refused: it may lead to a user's file.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    file = os.fdopen(descriptor, "r+b", buffering=0)
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BaseException:
-            file.close()
-            raise
-    return file
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG((status := path.lstat()).st_mode) or status.st_size:
+                raise BadInput(f"{path}: expected an empty lock file", hint="move or remove it")
+        if filelock is None:
+            return Lock(None)
+        held = filelock.FileLock(path, thread_local=False)
+        with suppress(filelock.Timeout):
+            held.acquire(timeout=-1 if wait else 0)
+    if not held.is_locked:
+        raise BlockingIOError(f"{path}: locked by another process")
+    return Lock(held)
 
 
 def folder(path: Path) -> Path:
-    """Make a folder where it is missing, and give it; ``BadInput`` where that is impossible."""
+    """Create a folder if it is missing, and return it; ``BadInput`` if that fails."""
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def check_writable(path: Path) -> None:
-    """Raise ``BadInput`` where the folder ``path`` cannot be written, or cannot be made; it is not made here."""
-    there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
-    if not there.is_dir():
-        raise BadInput(f"{there}: expected a folder, found a file", hint="move it, or change to another folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise BadInput(f"{there}: cannot be written", hint="change its permissions, or change to another folder")
+    """Raise ``BadInput`` if the folder ``path`` cannot be written or created; nothing is created here."""
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
+    if not existing.is_dir():
+        raise BadInput(f"{existing}: expected a folder, found a file", hint="move it, or change to another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise BadInput(f"{existing}: cannot be written", hint="change its permissions, or change to another folder")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` whole or not at all; ``BadInput`` where that is impossible."""
+    """Write ``content`` to ``path`` atomically; ``BadInput`` if that fails."""
     with replacing(path) as part:
         part.write_bytes(content)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON to ``path`` whole or not at all."""
+    """Write ``content`` to ``path`` as indented JSON, atomically."""
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that this project wrote; ``BadInput`` where it cannot be read or is damaged."""
+    """Read a JSON object; ``BadInput`` if the file cannot be read or is damaged."""
     with explained(path):
         content = path.read_bytes()
     try:
@@ -143,15 +172,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def safe_name(name: str, where: str) -> str:
-    """Return a name that is about to become part of a path, such as a run's, if it is a plain file name.
+    """Return ``name`` if it is safe as a part of a path.
 
     Args:
-        name: as found in a ledger, a kernel's output or on a command line.
-        where: the place it was found in, for the message.
+        name: a name from a ledger, the output of a kernel or the command line.
+        where: the source of the name, for the message.
 
     Raises:
-        BadInput: it is empty or longer than 120 characters, contains a separator or a character that cannot be printed,
-            or begins or ends with a dot or a space.
+        BadInput: the name is empty or longer than 120 characters, contains a path separator or an unprintable
+            character, or begins or ends with a dot or a space.
     """
     if not 0 < len(name) <= 120 or set(name) & set("/\\:") or name.strip(". ") != name or not name.isprintable():
         raise BadInput(f"{where}: expected a plain file name, found {name[:60]!a}")

@@ -1,30 +1,31 @@
-"""Name commands and options as the user wrote them: variables of make, or options of the command line."""
+"""Write commands and options in the form of the caller: make variables under make, else command-line options."""
 
 import os
 import shlex
 
-CALLER_VARIABLE = "DIGIT_RECOGNIZER_CALLER"  # set to "make" by the Makefile
+CALLER_VARIABLE = "DIGIT_RECOGNIZER_CALLER"  # the Makefile sets it to "make"
 
 
 def called_by_make() -> bool:
-    """Whether make started this process."""
+    """Return whether make started this process."""
     return os.environ.get(CALLER_VARIABLE) == "make"
 
 
 def option(name: str, value: object = "") -> str:
-    """Write an option: ``DATA=value`` under make, else ``--data value``.
+    """Return an option as text: ``DATA=value`` under make, else ``--data value``.
 
     Args:
-        name: as in Python, such as ``learning_rate``.
-        value: True for a switch; empty for the option's name alone (``DATA=`` or ``--data``).
+        name: the name in Python, such as ``learning_rate``.
+        value: True for a switch; empty for the name alone (``DATA=`` or ``--data``).
     """
-    flag = "--" + name.replace("_", "-")
     if called_by_make():
-        return f"{name.upper()}={1 if value is True else shlex.quote(str(value)) if value != '' else ''}"
+        text = "1" if value is True else shlex.quote(str(value)) if value != "" else ""
+        return f"{name.upper()}={text}"
+    flag = "--" + name.replace("_", "-")
     return flag if value is True or value == "" else f"{flag} {shlex.quote(str(value))}"
 
 
 def command(verb: str, **options: object) -> str:
-    """Write a whole command: ``make run RECIPE=best``, else ``digit-recognizer run --recipe best``."""
+    """Return a command as text: ``make run RECIPE=best`` under make, else ``digit-recognizer run --recipe best``."""
     program = "make" if called_by_make() else "digit-recognizer"
     return " ".join([program, verb, *(option(name, value) for name, value in options.items())])

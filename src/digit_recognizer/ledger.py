@@ -1,11 +1,11 @@
-"""The ledger, ``submissions/ledger.csv``: what was run, what it scored, what was sent, what Kaggle said.
+"""The ledger, ``submissions/ledger.csv``: what was run, what it scored, what was submitted, and Kaggle's answers.
 
-One row a run, in plain CSV that a person can read and commit. Every change is made under a lock and writes the file
-anew, whole, so that several processes lose nothing of each other's. Rows of sample runs are kept apart, in
-``sample-ledger.csv``, which is not committed.
+It has one row per run, in plain CSV that can be read and committed. Each change holds a lock and rewrites the file
+atomically, so that parallel processes lose no rows. Sample runs have a file of their own, ``sample-ledger.csv``, which
+is not committed.
 
-The columns are found by their names, in any order: a missing one takes its default, and an unknown one, of a later
-version, is kept. A field that a spreadsheet would take for a formula is written with a ``'`` before it.
+Columns are identified by name, in any order: missing ones take their defaults, and unknown ones, of later versions, are
+kept. A field that a spreadsheet would treat as a formula is written with a leading ``'``.
 """
 
 import csv
@@ -33,30 +33,30 @@ NAME = "ledger.csv"
 SAMPLE = "sample-"
 COUNTS = ("oof_errors", "oof_rows", "holdout_errors", "holdout_rows", "train_rows", "test_rows", "oof_distinct")
 PARTS = (("oof_errors", "oof_rows"), ("oof_distinct", "oof_rows"), ("holdout_errors", "holdout_rows"))
-RESTORE = "correct it there, or restore the file, as from git"
-FORMULA = re.compile("'*[=+\\-@\t\r]")  # how a field begins that a spreadsheet would calculate, escaped or not
+RESTORE = "correct it there, or restore the file, for example from git"
+FORMULA = re.compile("'*[=+\\-@\t\r]")  # the beginning of a formula in a spreadsheet, escaped or not
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A run and its submission; a text is empty and a count None where it is not known.
+    """A run and its submission; unknown texts are empty and unknown counts are None.
 
     Attributes:
-        run: the run's name; for a file that no run made, the file's own.
-        time: when it was done, ISO 8601.
-        recipe, recipe_digest: the recipe's name, and what distinguishes two of that name.
+        run: the run's name; for a file from elsewhere, the file's name.
+        time: when it was recorded, ISO 8601.
+        recipe, recipe_digest: the recipe's name, and a digest of its fields.
         commit, data: git commit and data fingerprint.
         members: networks in the blend.
-        oof_errors, oof_rows, oof_accuracy: single members on the rows they left out.
-        holdout_errors, holdout_rows, holdout_accuracy: the blend on rows that no member was trained on.
+        oof_errors, oof_rows, oof_accuracy: single members on their validation rows.
+        holdout_errors, holdout_rows, holdout_accuracy: the blend on the holdout.
         file_sha256: digest of the submission file.
-        reference: Kaggle's number of the submission; a row with one was sent.
-        status: empty, ``sending``, or Kaggle's own ``pending``, ``complete`` or ``error``.
-        public_score: as Kaggle tells it.
-        message: sent along with the file.
-        train_rows, test_rows: of the files that the run was made from.
-        oof_distinct: how many of ``oof_rows`` are different rows, where members outnumber folds.
-        extra: column and text of what a later version keeps beside these.
+        reference: Kaggle's id of the submission; set once it was submitted.
+        status: empty, ``sending``, or Kaggle's ``pending``, ``complete`` or ``error``.
+        public_score: as returned by Kaggle.
+        message: the description of the submission.
+        train_rows, test_rows: rows of the data that the run was made from.
+        oof_distinct: number of distinct rows in ``oof_rows``.
+        extra: columns of later versions, with their texts.
     """
 
     run: str
@@ -84,12 +84,12 @@ class Row:
 
     @property
     def sent(self) -> bool:
-        """Whether Kaggle has it; not where it ended in an error there, even while it is sent once more."""
+        """Whether Kaggle has it; False if its submission failed, even while it is submitted again."""
         return bool(self.reference) and self.status not in ("error", "sending")
 
     @property
     def sample(self) -> bool:
-        """Whether it is of the bundled sample, and can never be submitted."""
+        """Whether it is a sample run, which cannot be submitted."""
         return self.run.startswith(SAMPLE)
 
     @property
@@ -99,7 +99,7 @@ class Row:
 
     @property
     def validation(self) -> Score | None:
-        """What the run is ranked by: the blend's score, or where there was no holdout its members' out-of-fold one."""
+        """The score that ranks the run: the blend's on the holdout, or else the out-of-fold score of its members."""
         return self.blend or _score(self.oof_errors, self.oof_rows, self.oof_distinct)
 
     @property
@@ -112,7 +112,7 @@ class Row:
         return value if 0 <= value <= 1 else None
 
     def changed(self, **fields: Any) -> "Row":
-        """Give this row with some fields replaced."""
+        """Return this row with some fields replaced."""
         return dataclasses.replace(self, **fields)
 
 
@@ -120,7 +120,7 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Row) if field.name != 
 
 
 def of_run(run: "Run", scores: "Scores", file: Path) -> Row:
-    """The row of a run that has written its submission ``file``."""
+    """Return the row of a run that has written its submission ``file``."""
     about = files.read_json(run.folder / "run.json")
     identity, holdout = about["identity"], scores.holdout
     return Row(
@@ -145,27 +145,27 @@ def of_run(run: "Run", scores: "Scores", file: Path) -> Row:
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a submission file, in hexadecimal."""
+    """Return the SHA-256 of a submission file, in hexadecimal."""
     with files.explained(file):
-        if not file.is_file():  # a FIFO would block
+        if not file.is_file():  # a pipe would block
             raise BadInput(f"{file}: expected a file, found none")
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def read(folder: Path) -> list[Row]:
-    """Read the ledger of a ``submissions`` folder, in its own order; where there is none it is empty.
+    """Read the ledger of a ``submissions`` folder, in its own order; empty if there is none.
 
     Raises:
-        BadInput: a file cannot be read or has another form, a run's name cannot be part of a path, or two rows of one
-            run contradict each other.
+        BadInput: a file cannot be read or has another format, a run's name is unsafe as a part of a path, or two rows
+            of a run contradict each other.
     """
-    # A row that is moved to the samples' file is written there before it leaves the other, so this order misses none.
+    # A row is written to the samples' file before it is removed from the other, so this order misses none.
     return _merged([*_rows(folder / NAME), *_rows(folder / (SAMPLE + NAME))])
 
 
 def record(folder: Path, row: Row) -> None:
-    """Add a row; a row of the same run that is there gives way, but for what was sent of it."""
+    """Add a row, or replace the row of the same run unless that was submitted."""
     with changing(folder) as rows:
         before = next((i for i, old in enumerate(rows) if old.run == row.run), None)
         if before is None:
@@ -175,7 +175,7 @@ def record(folder: Path, row: Row) -> None:
 
 
 def update(folder: Path, run: str, **fields: Any) -> Row:
-    """Replace some fields of a run's row, which is made where there is none, and give it."""
+    """Replace some fields of a run's row, which is created if missing, and return the row."""
     with changing(folder) as rows:
         if not any(row.run == run for row in rows):
             rows.append(Row(run=run))
@@ -186,23 +186,23 @@ def update(folder: Path, run: str, **fields: Any) -> Row:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[list[Row]]:
-    """Give the rows to be changed in place, while no other process can; then write them.
+    """Yield the rows to be changed in place, under a lock, then write them.
 
     Raises:
-        BadInput: the ledger cannot be read or written, or a run's name cannot be part of a path.
+        BadInput: the ledger cannot be read or written, or a run's name is unsafe as a part of a path.
     """
     with files.locked(folder / f".{NAME}.lock"):
-        found = {path: _rows(path) for path in (folder / NAME, folder / (SAMPLE + NAME))}
-        rows = _merged([one for part in found.values() for one in part])
+        rows_by_file = {path: _rows(path) for path in (folder / NAME, folder / (SAMPLE + NAME))}
+        rows = _merged([one for part in rows_by_file.values() for one in part])
         yield rows
-        for path, before in reversed(found.items()):
+        for path, before in reversed(rows_by_file.items()):
             after = [row for row in rows if row.sample == path.name.startswith(SAMPLE)]
             if after != [row for _, row in before]:
                 files.write_bytes(path, _text(after).encode(errors="replace"))
 
 
 def _text(rows: list[Row]) -> str:
-    """The rows as CSV; ``_rows`` reads back what is written."""
+    """Return the rows as CSV, which ``_rows`` reads."""
     extra = tuple(dict.fromkeys(column for row in rows for column, _ in row.extra))
     lines = [FIELDS + extra]
     for row in rows:
@@ -219,7 +219,7 @@ def _quoted(field: str) -> str:
 
 
 def _rows(path: Path) -> list[tuple[str, Row]]:
-    """The rows of one file, each with its file and line; as a spreadsheet may have saved it, with another separator."""
+    """Return the rows of a file, each with its file and line; separators of spreadsheets are accepted."""
     with files.explained(path):
         try:
             content = path.read_bytes()
@@ -247,7 +247,7 @@ def _rows(path: Path) -> list[tuple[str, Row]]:
                 rows.append((f"{path}, line {line}", _row(f"{path}, line {line}", columns, fields)))
     except (UnicodeDecodeError, csv.Error) as error:
         place = f"{path}, line {line + 1}" if isinstance(error, csv.Error) else path
-        raise BadInput(f"{place}: expected CSV in UTF-8, found another form ({error})", hint=RESTORE) from error
+        raise BadInput(f"{place}: expected CSV in UTF-8, found another format ({error})", hint=RESTORE) from error
     return rows
 
 
@@ -272,7 +272,7 @@ def _row(where: str, columns: list[str], fields: list[str]) -> Row:
         elif column:
             extra.append((column, field))
         elif field:
-            raise BadInput(f"{where}: expected a name for its column, found none above {field[:60]!r}", hint=RESTORE)
+            raise BadInput(f"{where}: expected a column name, found none for {field[:60]!r}", hint=RESTORE)
     files.safe_name(values["run"], f"{where}, column run")
     for errors, rows in PARTS:
         wrong, of = values.get(errors), values.get(rows)
@@ -284,7 +284,7 @@ def _row(where: str, columns: list[str], fields: list[str]) -> Row:
 
 
 def _merged(found: list[tuple[str, Row]]) -> list[Row]:
-    """Give one row a run: of two, the one that was sent, where the other is of the same file and was not."""
+    """Merge two rows of a run: of two rows of one file, the submitted one is kept."""
     rows: dict[str, tuple[str, Row]] = {}
     for where, row in found:
         first, other = rows.setdefault(row.run, (where, row))

@@ -1,4 +1,4 @@
-"""What a result was made from: data, recipe, source code, versions, precision."""
+"""What a run was made from: data, recipe, source code, versions, precision; and what is known of stored runs."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import digit_recognizer
-from digit_recognizer import files, ledger, submission
+from digit_recognizer import files, hints, ledger, submission
 from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.errors import BadInput
 from digit_recognizer.ledger import Row
@@ -25,7 +25,11 @@ PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "scipy")
 
 
 def identity(recipe: Recipe, data: Dataset) -> dict[str, Any]:
-    """Return what two runs share if one may resume the other, as plain values."""
+    """Return the values that two runs share if one may resume the other, as plain values.
+
+    They are the data, the recipe, the source of reading, models, training and ensembling, the library versions, the
+    backend, the resolved precision, and the environment variables that change results.
+    """
     return {
         "recipe": dataclasses.asdict(recipe),
         "recipe_digest": recipe.digest,
@@ -40,13 +44,13 @@ def identity(recipe: Recipe, data: Dataset) -> dict[str, Any]:
 
 
 def member_owner(identity: dict[str, Any], index: int) -> str:
-    """A digest that only member ``index`` of runs of this identity has."""
+    """Return a digest of a run's identity and a member index, which marks the files of that member."""
     content = json.dumps([identity, index], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
 def source_digest() -> str:
-    """Digest of the source files that decide a result: reading, models, training, ensembling."""
+    """Return a digest of the source files that determine results; see ``RESULT_PACKAGES``."""
     if digit_recognizer.CODE:
         return digit_recognizer.CODE
     digest = hashlib.blake2b(digest_size=8)
@@ -65,7 +69,7 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The git commit that the code is of, with ``+`` where its files differ from it; None outside a repository."""
+    """Return the git commit, with ``+`` if source files differ from it; None outside a repository."""
     if digit_recognizer.COMMIT:
         return digit_recognizer.COMMIT
     try:
@@ -94,11 +98,11 @@ def processor() -> str:
 
 @dataclass(frozen=True)
 class Provenance:
-    """The files that a run was made from, as far as is known.
+    """The data that a stored run was made from, as far as it is known.
 
     Attributes:
-        sample: whether they are the bundled sample.
-        train_rows, test_rows: of them; None where that is not known.
+        sample: whether it is the bundled sample.
+        train_rows, test_rows: numbers of rows; None if unknown.
     """
 
     sample: bool
@@ -107,21 +111,26 @@ class Provenance:
 
     @property
     def obstacle(self) -> str:
-        """Why its submission cannot be submitted; empty for the competition's."""
+        """Why its submission cannot be submitted; empty for the competition's data."""
         return submission.obstacle(sample=self.sample, test_rows=self.test_rows)
 
     @property
     def doubt(self) -> str:
-        """Why it is submitted only if it is named; empty for a run of all training rows."""
+        """Why it is submitted only if it is named; empty for a run on all training rows."""
         if self.train_rows not in (None, TRAIN_ROWS):
-            return f"submitted only by RUN=: {self.train_rows:,} training rows"
+            return f"submitted only with {hints.option('run')}: {self.train_rows:,} training rows"
         return ""
 
 
 def find_provenance(home: Path, run: str, row: Row | None = None) -> Provenance:
-    """Find out what a run was made from: by its ledger row, its ``run.json``, or the length of its submission.
+    """Find the provenance of a run in its ledger row, its ``run.json``, or the length of its submission.
 
-    A ``run.json`` that is missing or damaged tells nothing; a name that begins with ``sample-`` is enough.
+    A missing or damaged ``run.json`` is ignored. A name that begins with ``sample-`` marks a sample run.
+
+    Args:
+        home: the folder of ``runs/`` and ``submissions/``.
+        run: the name of the run.
+        row: its row of the ledger, if there is one.
     """
     about = {} if row and row.train_rows and row.test_rows else read_about(home, run)
     sample = run.startswith(ledger.SAMPLE) or as_dict(about.get("identity")).get("sample") is True
@@ -135,6 +144,7 @@ def find_provenance(home: Path, run: str, row: Row | None = None) -> Provenance:
 
 
 def read_about(home: Path, run: str) -> dict[str, Any]:
+    """Read the ``run.json`` of a run; empty if it is missing or damaged."""
     try:
         return files.read_json(home / "runs" / run / "run.json")
     except BadInput:
@@ -142,8 +152,10 @@ def read_about(home: Path, run: str) -> dict[str, Any]:
 
 
 def as_dict(value: Any) -> dict[str, Any]:
+    """Return a value from JSON if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def as_count(value: Any) -> int | None:
+    """Return a value from JSON if it is a positive integer, else None."""
     return value if type(value) is int and value > 0 else None

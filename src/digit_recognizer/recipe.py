@@ -1,4 +1,4 @@
-"""What to train: one frozen record, and the recipes that have a name."""
+"""What to train: a frozen dataclass, the named recipes, and recipe files."""
 
 import dataclasses
 import hashlib
@@ -19,59 +19,59 @@ KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     str: ((str,), "a text in quotes"),
 }
 PREPROCESSING = ("none", "deskew", "width", "deskew-width")
-PER_MEMBER = ("network", "preprocessing")  # fields that may have several values, joined by +, one a member
+PER_MEMBER = ("network", "preprocessing")  # fields with several values joined by +, used by the members in turn
 # The names that two fields and the values of one had before; digests of recipes are still made from them, so that a
 # ledger's old rows and new ones of the same recipe agree.
 FORMER_NAMES = {"preprocessing": "view", "knn_weight": "neighbours"}
 FORMER_PREPROCESSING = {"none": "plain", "deskew": "upright", "width": "widened", "deskew-width": "upright-widened"}
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SCHEDULES = ("one-cycle", "decay", "plateau", "constant")
-LIMIT = 1 << 16  # bytes of a recipe file; the longest of those that are made here has a hundredth
+LIMIT = 1 << 16  # bytes of a recipe file, a hundred times the usual size
 
 
 def _choice(text: str, values: tuple[str, ...], default: str | None = None) -> Any:
-    """A field with its help text and the values that it may have."""
+    """Define a field with its help text and its allowed values."""
     metadata = {"help": f"{text}: {', '.join(values)}", "choice": values}
     return field(metadata=metadata) if default is None else field(metadata=metadata, default=default)
 
 
 def _setting(text: str, low: float, high: float, default: float | None = None) -> Any:
-    """A field with its help text and the closed range that its value must lie in."""
+    """Define a field with its help text and the closed range of its value."""
     metadata = {"help": text, "range": (low, high)}
     return field(metadata=metadata) if default is None else field(metadata=metadata, default=default)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides what is trained; two equal recipes on the same data give the same members.
+    """All settings of the training; two equal recipes on the same data give the same members.
 
     Raises:
-        BadInput: a field outside its range.
+        BadInput: the value of a field is not allowed.
     """
 
     name: str
-    network: str = _choice("network, or several joined by +, which the members take in turn", NETWORKS)
-    preprocessing: str = _choice("fixed transform before the network, or several joined by +", PREPROCESSING, "none")
-    members: int = _setting("networks to train", 1, 1000)
-    folds: int = _setting("stratified folds; member i leaves out fold i modulo this number", 2, 100)
-    epochs: int = _setting("passes over the training rows for each member", 1, 10000)
-    holdout: float = _setting("fraction of the rows that no member and no checkpoint sees", 0, 0.5, 0.1)
-    batch_size: int = _setting("images in a training step", 1, 65536, 128)
-    schedule: str = _choice("learning rate over time", SCHEDULES, "one-cycle")
-    learning_rate: float = _setting("peak of the learning rate", 1e-8, 10, 2e-3)
-    warmup: float = _setting("fraction of the steps in which the rate climbs to its peak", 0, 0.9, 0.2)
-    weight_decay: float = _setting("AdamW's decoupled weight decay", 0, 1, 0.01)
-    dropout: float = _setting("fraction of activations dropped at each of the network's dropout layers", 0, 0.95, 0.2)
-    rotation: float = _setting("augmentation: largest rotation, degrees either way", 0, 180, 10)
-    zoom: float = _setting("augmentation: largest change of height and of width, as a fraction", 0, 0.9, 0.1)
+    network: str = _choice("network, or several joined by + for the members in turn", NETWORKS)
+    preprocessing: str = _choice("fixed transform of the images, or several joined by +", PREPROCESSING, "none")
+    members: int = _setting("number of networks", 1, 1000)
+    folds: int = _setting("stratified folds; member i validates on fold i modulo this number", 2, 100)
+    epochs: int = _setting("epochs per member", 1, 10000)
+    holdout: float = _setting("fraction of the rows in the holdout", 0, 0.5, 0.1)
+    batch_size: int = _setting("images per training step", 1, 65536, 128)
+    schedule: str = _choice("learning rate schedule", SCHEDULES, "one-cycle")
+    learning_rate: float = _setting("highest learning rate", 1e-8, 10, 2e-3)
+    warmup: float = _setting("fraction of the steps in which the learning rate rises", 0, 0.9, 0.2)
+    weight_decay: float = _setting("decoupled weight decay of AdamW", 0, 1, 0.01)
+    dropout: float = _setting("dropout rate of each dropout layer", 0, 0.95, 0.2)
+    rotation: float = _setting("augmentation: largest rotation, degrees in both directions", 0, 180, 10)
+    zoom: float = _setting("augmentation: largest relative change of height and width", 0, 0.9, 0.1)
     shift: float = _setting("augmentation: largest shift, as a fraction of the side", 0, 1, 0.1)
-    shear: float = _setting("augmentation: largest shear, degrees either way", 0, 60, 0)
-    resampling: float = _setting("share of each epoch's rows drawn by their loss after the epoch before", 0, 1, 0)
+    shear: float = _setting("augmentation: largest shear, degrees in both directions", 0, 60, 0)
+    resampling: float = _setting("share of each epoch's rows that is sampled by loss", 0, 1, 0)
     knn_weight: float = _setting(
         "weight of the nearest training images in the re-ranking of ambiguous predictions", 0, 50, 0
     )
-    precision: str = _choice("numbers to train with; auto by what the machine is fast at", PRECISIONS, "auto")
-    seed: int = _setting("seed of the folds and of every member", 0, 2**32 - 1, 0)
+    precision: str = _choice("number format in training; auto selects it by the machine", PRECISIONS, "auto")
+    seed: int = _setting("seed of the folds and the members", 0, 2**32 - 1, 0)
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
@@ -79,7 +79,10 @@ class Recipe:
             for part in value.split("+") if setting.name in PER_MEMBER else [value]:
                 choice = setting.metadata.get("choice", (part,))
                 if part not in choice:
-                    raise BadInput(f"recipe, {setting.name}: expected one of {', '.join(choice)}, found {_shown(part)}")
+                    raise BadInput(
+                        f"recipe, {setting.name}: expected one of {', '.join(choice)}, found {_shown(part)}",
+                        hint=_value_hint(setting.name, part),
+                    )
             low, high = setting.metadata.get("range", (value, value))
             if not low <= value <= high:
                 raise BadInput(
@@ -88,7 +91,7 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that two recipes share if they train the same thing."""
+        """Eight hexadecimal digits that are equal for recipes with equal settings."""
         fields = dataclasses.asdict(self) | {"name": ""}
         fields["preprocessing"] = "+".join(FORMER_PREPROCESSING[name] for name in self.preprocessing.split("+"))
         # 0, 0.0 and -0.0 are the same.
@@ -99,16 +102,16 @@ class Recipe:
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     def changed(self, **fields: Any) -> "Recipe":
-        """Give this recipe with some fields replaced."""
+        """Return this recipe with some fields replaced."""
         return dataclasses.replace(self, **fields)
 
     def of_member(self, index: int) -> "Recipe":
-        """Give the recipe with the one network and the one view of member ``index``, counted from 0."""
+        """Return the recipe with the network and the preprocessing of member ``index``, counted from 0."""
         several = {name: getattr(self, name).split("+") for name in PER_MEMBER}
         return self.changed(**{name: values[index % len(values)] for name, values in several.items()})
 
     def toml(self) -> str:
-        """Give the text of a recipe file, which ``named`` reads."""
+        """Return the text of a recipe file."""
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in dataclasses.asdict(self).items())
 
     def __str__(self) -> str:
@@ -118,13 +121,27 @@ class Recipe:
         return f"{self.name} with {', '.join(changes)}" if changes else self.name
 
 
+def _value_hint(field_name: str, value: str) -> str:
+    """Return the present name of a former value of ``preprocessing``, else an empty text."""
+    present = {former: name for name, former in FORMER_PREPROCESSING.items()}
+    return f"{value} is now {present[value]}" if field_name == "preprocessing" and value in present else ""
+
+
+def _field_hint(name: str) -> str:
+    """Return the present name of a former field, else all names."""
+    present = {former: field_name for field_name, former in FORMER_NAMES.items()}
+    if name in present:
+        return f"{name} is now {present[name]}"
+    return f"the fields are {', '.join(field.name for field in dataclasses.fields(Recipe))}"
+
+
 def recipe_fields() -> list[dataclasses.Field[Any]]:
-    """The fields of a recipe that can be set one by one, each with its help text in ``metadata["help"]``."""
+    """Return the fields that can be set one by one, each with its help text in ``metadata["help"]``."""
     return [setting for setting in dataclasses.fields(Recipe) if setting.name != "name"]
 
 
 def _plain(name: str, *, dropout: float, epochs: int = 10, folds: int = 10, **fields: Any) -> Recipe:
-    """One network of that name by Adam, without augmentation; at a constant rate unless ``fields`` say otherwise."""
+    """Return a recipe of one network, trained with AdamW without augmentation, at a constant rate unless given."""
     plain: dict[str, Any] = {"schedule": "constant", "learning_rate": 1e-3} | fields
     return Recipe(
         name=name,
@@ -185,7 +202,7 @@ RECIPES = {
             dropout=0.1,
             shift=0.07,
             knn_weight=5,
-            precision="float32",  # the score counts here, and half-length numbers may cost a little
+            precision="float32",  # 16-bit training may reduce accuracy slightly
         ),
         Recipe(
             name="deotte15",
@@ -193,7 +210,7 @@ RECIPES = {
             members=15,
             folds=10,
             epochs=45,
-            holdout=0.05,  # as standard, so that the two are judged by the same rows
+            holdout=0.05,  # as in standard, so that both have the same holdout
             batch_size=64,
             schedule="decay",
             learning_rate=1e-3,
@@ -225,11 +242,11 @@ REFERENCE_RECIPES = (
     "two-conv",
     "conv-pool",
     "dense",
-)  # of the descriptions that the kit grew from
+)  # of the five descriptions of digit recognisers
 
 
 def load_recipe(name: str) -> Recipe:
-    """Give the recipe of that name, or the one in the file ``name`` if that ends in ``.toml``.
+    """Return the recipe of that name, or the one in the file ``name`` if that ends in ``.toml``.
 
     Raises:
         BadInput: there is none, or the file is not a recipe.
@@ -237,8 +254,8 @@ def load_recipe(name: str) -> Recipe:
     if name.endswith(".toml") and "\0" not in name:
         try:
             path = Path(name).expanduser()
-        except RuntimeError as error:  # ~user, where there is no such user
-            raise BadInput(f"{name}: {error}", hint="write the whole path") from None
+        except RuntimeError as error:  # ~user of an unknown user
+            raise BadInput(f"{name}: {error}", hint="write the full path") from None
         return _read(path)
     if name not in RECIPES:
         raise BadInput(f"recipe: expected one of {', '.join(RECIPES)} or a .toml file, found {_shown(name)}")
@@ -246,7 +263,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def _read(path: Path) -> Recipe:
-    """Read a recipe file: a line for each field, those that have a default may be missing."""
+    """Read a recipe file: one line per field; fields with a default may be missing."""
     with files.explained(path):
         if path.exists() and not path.is_file():
             raise BadInput(f"{path}: expected a file", hint="name a recipe file such as mine.toml")
@@ -263,15 +280,15 @@ def _read(path: Path) -> Recipe:
     known = {setting.name: setting for setting in dataclasses.fields(Recipe)}
     for name, value in given.items():
         if name not in known:
-            raise BadInput(f"{path}: expected fields of a recipe, found {_shown(name)}; there are {', '.join(known)}")
+            raise BadInput(f"{path}: unknown field {_shown(name)}", hint=_field_hint(name))
         kinds, expected = KINDS[known[name].type]
         if type(value) not in kinds:
             raise BadInput(f"{path}, {name}: expected {expected}, found {_shown(value)}")
     missing = [name for name, one in known.items() if name not in given and one.default is dataclasses.MISSING]
     if missing:
-        raise BadInput(f"{path}: expected {', '.join(missing)} too", hint="add a line for each")
+        raise BadInput(f"{path}: missing fields: {', '.join(missing)}", hint="add a line for each")
     name = given["name"]
-    # A run's name begins with its recipe's, and the names of sample runs with sample-.
+    # A run's name begins with that of its recipe; names of sample runs begin with sample-.
     if not re.fullmatch("[a-z0-9][a-z0-9-]{0,59}", name) or name in RECIPES or re.match("sample(-|$)", name):
         raise BadInput(
             f"{path}, name: expected lower-case letters, digits and dashes, at most 60, and neither a built-in "
@@ -281,14 +298,14 @@ def _read(path: Path) -> Recipe:
     try:
         return Recipe(**given)
     except BadInput as error:
-        raise BadInput(f"{path}: {error}") from error
+        raise BadInput(f"{path}: {error}", hint=error.hint) from error
 
 
 def _shown(value: Any) -> str:
-    """A value as text of one line that is short enough for a message."""
+    """Return a value as one short line of text."""
     try:
         return _shortened(f"{value:g}" if isinstance(value, float) else repr(value))
-    except ValueError:  # a whole number of thousands of digits
+    except ValueError:  # an integer of thousands of digits
         return "a number of thousands of digits"
 
 

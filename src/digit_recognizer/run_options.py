@@ -7,32 +7,34 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from digit_recognizer import command_line
+from digit_recognizer import command_line, hints
 from digit_recognizer import recipe as recipes
-from digit_recognizer.data import dataset
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import Recipe
-from digit_recognizer.runs import RunConfig
+
+if TYPE_CHECKING:
+    from digit_recognizer.runs import RunConfig
 
 STARTED = time.monotonic()
-MOUNTS = (f"competitions/{dataset.SLUG}", dataset.SLUG)  # today's and the former path
-KERNEL_BUDGET = 8.5 * 3600  # seconds: the shortest limit of Kaggle's, 9 hours, less a margin
+KERNEL_BUDGET = 8.5 * 3600  # seconds: Kaggle's shortest limit of a kernel is 9 hours
 MEMBERS_KEPT = "trained members are kept; rerun the command to resume"
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 
 
-def run_script(pipeline: Callable[[RunConfig], None], words: Sequence[str] | None = None) -> int:
-    """Run the pipeline of ``kernel.py`` with the options of a command line, and return the exit status."""
+def run_script(pipeline: Callable[["RunConfig"], None], words: Sequence[str] | None = None) -> int:
+    """Run the pipeline of ``kernel.py`` with the options of a command line; return the exit status."""
     parser = command_line.Parser(
         prog="kernel.py",
+        usage="kernel.py [options]",
         description=sys.modules["__main__"].__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python kernel.py --recipe quick --data digit-recognizer.zip\n\n" + command_line.STATUSES,
     )
     add_run_options(parser)
-    parser.set_defaults(call=lambda given: pipeline(run_config(given)), interrupted=MEMBERS_KEPT)
+    parser.set_defaults(call=lambda arguments: pipeline(run_config(arguments)), interrupted=MEMBERS_KEPT)
     if words is None and not hasattr(sys.modules["__main__"], "__file__") and Path(sys.argv[0]).name != "kernel.py":
-        words = ()  # pasted into a notebook's cell, whose process has a command line of its own
+        words = ()  # pasted into a cell of a notebook, where sys.argv is that of the notebook's process
     return command_line.run_command(parser, words)
 
 
@@ -41,48 +43,76 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         type=command_line.path_type,
-        help="folder or zip of the competition's files (default: data/, else the sample)",
+        metavar="PATH",
+        help="folder or zip of the competition's files (default: data/, or the bundled sample if data/ has none)",
     )
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: command_line.Parser) -> None:
     """Add the options of ``kernel.py``."""
     add_data_option(parser)
     add_recipe_options(parser)
     parser.add_argument("--kaggle-root", type=Path, default=Path("/kaggle"), help=argparse.SUPPRESS)
 
 
-def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+def add_recipe_options(parser: command_line.Parser) -> None:
     """Add ``--recipe``, ``--budget`` and an option for each field of a recipe."""
     parser.add_argument(
-        "--recipe", default="standard", help=f"{', '.join(recipes.RECIPES)}, or a .toml file (default: standard)"
+        "--recipe",
+        default="standard",
+        metavar="NAME",
+        help=f"{', '.join(recipes.RECIPES)}, or a .toml file (default: standard)",
     )
     parser.add_argument(
         "--budget",
         type=command_line.duration_type,
-        help="time for the whole, such as 3m or 1h30m; fewer members, epochs or trials are trained where not all fit",
+        metavar="TIME",
+        help="time limit such as 90s, 3m or 1h30m, from 30s to 2160h; fewer members, epochs or trials are trained if "
+        "not all fit (default: no limit)",
     )
-    group = parser.add_argument_group("single fields of the recipe")
-    read: dict[Any, Callable[[str], Any]] = {int: command_line.integer_type, float: command_line.number_type, str: str}
+    group = parser.add_argument_group(
+        "fields of the recipe",
+        "Replace single values of the recipe. In brackets: the value of recipe standard, the range.",
+    )
+    types: dict[Any, Callable[[str], Any]] = {int: command_line.integer_type, float: command_line.number_type, str: str}
     for setting in recipes.recipe_fields():
         group.add_argument(
-            f"--{setting.name.replace('_', '-')}", type=read[setting.type], help=setting.metadata["help"]
+            f"--{setting.name.replace('_', '-')}",
+            type=types[setting.type],
+            metavar=METAVARS[setting.type],
+            help=_field_help(setting),
         )
+    for name, former in recipes.FORMER_NAMES.items():
+        parser.former_options[f"--{former}"] = name
 
 
-def recipe_from(given: argparse.Namespace) -> Recipe:
+def _field_help(setting: Any) -> str:
+    """Return the help text of a recipe's field, with its value in recipe ``standard`` and its range."""
+    value = getattr(recipes.RECIPES["standard"], setting.name)
+    notes = f"standard: {value if isinstance(value, str) else format(value, 'g')}"
+    if limits := setting.metadata.get("range"):
+        notes += "; {} to {}".format(*(f"{limit:.10g}" for limit in limits))
+    return f"{setting.metadata['help']} ({notes})".replace("%", "%%")
+
+
+def recipe_from(arguments: argparse.Namespace) -> Recipe:
     """Return the recipe that the options select."""
-    fields = {s.name: value for s in recipes.recipe_fields() if (value := getattr(given, s.name)) is not None}
-    return recipes.load_recipe(given.recipe).changed(**fields)
+    fields = {s.name: value for s in recipes.recipe_fields() if (value := getattr(arguments, s.name)) is not None}
+    return recipes.load_recipe(arguments.recipe).changed(**fields)
 
 
-def deadline_from(given: argparse.Namespace) -> float | None:
-    """Return the time of ``time.monotonic`` at which ``--budget`` ends; None without one."""
-    return None if given.budget is None else STARTED + float(given.budget)
+def deadline_from(arguments: argparse.Namespace) -> float | None:
+    """Return the time of ``time.monotonic`` at which ``--budget`` ends; None without a budget."""
+    return None if arguments.budget is None else STARTED + float(arguments.budget)
 
 
 def recipe_options(recipe: Recipe, name: str) -> list[str]:
-    """Return the words of a command line that select ``recipe``, as the named recipe with some fields changed."""
+    """Return the words of a command line that select ``recipe``: a named recipe and the fields that differ from it.
+
+    Args:
+        recipe: the recipe to select.
+        name: the recipe to start from; ``standard`` if it is a file.
+    """
     named = recipes.RECIPES.get(name, recipes.RECIPES["standard"])
     words = ["--recipe", named.name]
     for field in recipes.recipe_fields():
@@ -91,29 +121,46 @@ def recipe_options(recipe: Recipe, name: str) -> list[str]:
     return words
 
 
-def run_config(given: argparse.Namespace) -> RunConfig:
-    """Return the configuration of a run, on a laptop or in a Kaggle kernel."""
-    recipe, deadline = recipe_from(given), deadline_from(given)
+def run_config(arguments: argparse.Namespace) -> "RunConfig":
+    """Return the configuration of a run, on a user's machine or in a Kaggle kernel."""
+    from digit_recognizer.runs import RunConfig
+
+    recipe, deadline = recipe_from(arguments), deadline_from(arguments)
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
-        return _kernel_config(recipe, given, deadline)
+        return _kernel_config(recipe, arguments, deadline)
     home = Path.cwd()
-    return RunConfig(recipe=recipe, data=given.data, home=home, cache=home / "runs" / "cache", deadline=deadline)
-
-
-def _kernel_config(recipe: Recipe, given: argparse.Namespace, deadline: float | None) -> RunConfig:
-    """What a run on Kaggle is: data is mounted, what is to be kept lies in the working folder, time is limited."""
-    mounts = [given.kaggle_root / "input" / folder for folder in MOUNTS]
-    mounted = next((mount for mount in mounts if mount.exists()), None)
-    if given.data is None and mounted is None:
-        raise BadInput(
-            f"{mounts[0]}: not there; add the competition Digit Recognizer to the kernel's input (competition_sources)"
-        )
-    working = given.kaggle_root / "working"
     return RunConfig(
         recipe=recipe,
-        data=given.data or mounted,
+        data=arguments.data,
+        home=home,
+        cache=home / "runs" / "cache",
+        deadline=deadline,
+        started=STARTED,
+    )
+
+
+def _kernel_config(recipe: Recipe, arguments: argparse.Namespace, deadline: float | None) -> "RunConfig":
+    """Return the configuration in a Kaggle kernel: data from the mounted input, results in the working folder."""
+    from digit_recognizer.data import dataset
+    from digit_recognizer.runs import RunConfig
+
+    # The present and the former path of a competition's files.
+    mounts = [arguments.kaggle_root / "input" / folder for folder in (f"competitions/{dataset.SLUG}", dataset.SLUG)]
+    mounted = next((mount for mount in mounts if mount.exists()), None)
+    if arguments.data is None and mounted is None:
+        raise BadInput(
+            f"{mounts[0]}: not found",
+            hint="add the competition Digit Recognizer to the kernel's input (competition_sources), "
+            f"or pass {hints.option('data')}",
+        )
+    working = arguments.kaggle_root / "working"
+    return RunConfig(
+        recipe=recipe,
+        data=arguments.data or mounted,
         home=working,
         cache=Path(tempfile.gettempdir()) / "digit-recognizer",
         copy_to=working / "submission.csv",
         deadline=deadline or STARTED + KERNEL_BUDGET,
+        started=STARTED,
+        in_kernel=True,
     )

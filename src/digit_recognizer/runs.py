@@ -1,11 +1,12 @@
-"""A run's folder: who made it, from what, and what it holds.
+"""The folder of a run: begin, resume and complete it, and find complete ones.
 
 runs/<run>/
-    run.json           recipe, data, versions, commit, machine, when
-    members/00/        what training a member leaves (see members.py)
-    oof.npy            float32 (n, 10): out-of-fold probabilities, NaN where no member left the row out
-    holdout.npy, test.npy   float32 (·, 10): the blend's; all three re-ranked, a member's own are not
-    scores.json        written when all else is stored: a run without it is incomplete and is resumed
+    run.json           recipe, data, versions, commit, machine, start time
+    members/00/        the files of a trained member (see ensemble/members.py)
+    oof.npy            float32 (n, 10): out-of-fold probabilities, NaN for rows in no validation fold
+    holdout.npy, test.npy   float32 (·, 10): the blend's probabilities; all three after k-NN re-ranking
+    scores.json        written last: a run without it is incomplete and can be resumed
+    *.png              plots
 """
 
 import itertools
@@ -17,13 +18,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from digit_recognizer import files, ledger, provenance
+from digit_recognizer import files, hints, ledger, provenance, submission
+from digit_recognizer.console import format_duration
 from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.ensemble import members
 from digit_recognizer.ensemble.blend import Blend
@@ -32,20 +34,22 @@ from digit_recognizer.errors import BadInput, printable
 from digit_recognizer.evaluation import plots
 from digit_recognizer.recipe import Recipe
 
-_FRESH = re.compile(r"-\d{8}-\d{6}(-\d+)?$")  # the end of a run's name: when it began
+TIME_SUFFIX = re.compile(r"-\d{8}-\d{6}(-\d+)?$")  # the end of a run's name: its start time
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What is asked of a run, decided once, before it begins.
+    """The options of one run.
 
     Attributes:
         recipe: what to train.
-        data: folder or zip of the competition's files; None for ``data/``, or else the bundled sample.
-        home: folder in which ``runs/`` and ``submissions/`` lie.
-        cache: folder for parsed data.
-        copy_to: where to leave the submission beside ``submissions/<run>.csv``; None for nowhere.
-        deadline: a time of ``time.monotonic`` by which all is done; None for as long as it takes.
+        data: folder or zip of the competition's files; None for ``data/`` or, without that, the bundled sample.
+        home: the folder of ``runs/`` and ``submissions/``.
+        cache: the folder of parsed data.
+        copy_to: a second path for the submission file; None for none.
+        deadline: a time of ``time.monotonic`` at which the run should end; None for no limit.
+        started: the time of ``time.monotonic`` at which the process started.
+        in_kernel: whether this is a kernel on Kaggle.
     """
 
     recipe: Recipe
@@ -54,82 +58,85 @@ class RunConfig:
     cache: Path
     copy_to: Path | None = None
     deadline: float | None = None
+    started: float = field(default_factory=time.monotonic)
+    in_kernel: bool = False
 
 
 def check_outputs(config: RunConfig) -> None:
-    """Check before training what is needed after it: the ledger can be read, folders written, pictures drawn.
+    """Check before training that the folders can be written, the ledger can be read, and plots can be drawn.
 
     Raises:
         BadInput: the ledger is damaged, or a folder cannot be written.
     """
-    places = [config.home / "runs", config.home / "submissions", *([config.copy_to.parent] if config.copy_to else [])]
-    for place in places:
-        files.check_writable(place)
+    folders = [config.home / "runs", config.home / "submissions"]
+    for folder in folders + ([config.copy_to.parent] if config.copy_to else []):
+        files.check_writable(folder)
     ledger.read(config.home / "submissions")
     if reason := plots.why_not_drawable():
-        print(f"warning: no pictures will be drawn, {printable(reason)}", file=sys.stderr)
+        print(f"warning: plots cannot be drawn: {printable(reason)}", file=sys.stderr)
 
 
 class Run:
-    """An open run; while it is open no other process goes on with it.
+    """An open run, locked against other processes.
 
     Attributes:
         folder: ``runs/<run>``.
-        identity: what the run shares with another that may resume it.
-        resumed: True where an earlier process began it.
+        identity: the values that two runs share if one may resume the other.
+        resumed: whether an earlier process began it.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], lock: IO[bytes], *, resumed: bool) -> None:
+    def __init__(self, folder: Path, identity: dict[str, Any], lock: files.Lock, *, resumed: bool) -> None:
         self.folder, self.identity, self.resumed, self._lock = folder, identity, resumed, lock
 
     @property
     def name(self) -> str:
-        """The folder's name, which the submission file bears too."""
+        """The name of the folder and of the submission file."""
         return self.folder.name
 
     def member(self, index: int) -> Path:
-        """The folder of member ``index``, counted from 0."""
-        return _member(self.folder, index)
+        """Return the folder of member ``index``, counted from 0."""
+        return _member_folder(self.folder, index)
 
     def owner(self, index: int) -> str:
-        """A digest that only member ``index`` of runs of this identity has."""
+        """Return the digest that marks the files of member ``index``."""
         return provenance.member_owner(self.identity, index)
 
     def save_blend(self, blend: Blend) -> None:
-        """Write the blend's probabilities: ``oof.npy``, ``holdout.npy``, ``test.npy``."""
+        """Write the probabilities of the blend: ``oof.npy``, ``holdout.npy``, ``test.npy``."""
         for name in ("oof", "holdout", "test"):
             with files.replacing(self.folder / f"{name}.npy") as part, part.open("wb") as out:
                 np.save(out, getattr(blend, name))
 
     def finish(self, scores: dict[str, Any]) -> None:
-        """Write the scores, which makes the run complete, and release its lock."""
+        """Write the scores, which makes the run complete, and release the lock."""
         files.write_json(self.folder / "scores.json", scores)
         self._lock.close()
 
 
 def begin(home: Path, recipe: Recipe, data: Dataset) -> Run:
-    """Resume an incomplete run of the same recipe, data, code and versions, or begin a new one.
+    """Resume an incomplete run of the same identity, or begin a new one.
 
     Args:
         home: the folder of all runs.
+        recipe, data: what to train, and on which data.
 
     Raises:
         BadInput: the folder cannot be written.
     """
-    wanted = provenance.identity(recipe, data)
-    stem = ("sample-" if data.sample else "") + recipe.name
-    with files.locked(home / ".lock"):  # a run's folder is made whole while this is held
+    identity = provenance.identity(recipe, data)
+    name = ("sample-" if data.sample else "") + recipe.name
+    with files.locked(home / ".lock"):  # other processes do not see a folder before its run.json is written
         folders = sorted(home.iterdir(), reverse=True)
         for folder in folders:
-            _remove_if_unmade(folder)
+            _remove_unfinished_start(folder)
         for folder in folders:
-            if run := _resumed(folder, wanted):
+            if run := _resume(folder, identity):
                 return run
         with files.explained(home):
-            folder = _fresh(home, stem)
+            folder = _new_folder(home, name)
             lock = files.lock(folder / "lock", wait=False)
         about = {
-            "identity": wanted,
+            "identity": identity,
             "train_rows": len(data.labels),
             "test_rows": len(data.test_images),
             "source": str(data.source),
@@ -138,25 +145,87 @@ def begin(home: Path, recipe: Recipe, data: Dataset) -> Run:
             "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         files.write_json(folder / "run.json", about)
-    return Run(folder, wanted, lock, resumed=False)
+    return Run(folder, identity, lock, resumed=False)
 
 
-def _remove_if_unmade(folder: Path) -> None:
-    """Remove a run's folder whose making was interrupted before its ``run.json`` was there."""
-    if _FRESH.search(folder.name):
+def find_complete(home: Path, recipe: Recipe, data: Dataset) -> Path | None:
+    """Return the folder of a complete run of the same identity; None if there is none."""
+    return next(complete_runs(home, recipe, data), None)
+
+
+def complete_runs(home: Path, recipe: Recipe, data: Dataset) -> Iterator[Path]:
+    """Yield the folders of all complete runs of the same identity.
+
+    Runs that a budget truncated and runs with a damaged member are left out.
+    """
+    identity = provenance.identity(recipe, data)
+    for scores in sorted(home.glob("*/scores.json")):
+        if _stored_identity(scores.parent) != identity:
+            continue
+        try:
+            files.read_json(scores)
+            stored = stored_members(scores.parent, recipe.members)
+        except BadInput:
+            continue
+        if all(member.complete(recipe) for member in stored):
+            yield scores.parent
+
+
+def stored_members(folder: Path, count: int) -> list[Member]:
+    """Read the first ``count`` members of a run; ``BadInput`` if one is missing, damaged or of another run."""
+    identity = _stored_identity(folder)
+    return [
+        members.read_member(_member_folder(folder, index), provenance.member_owner(identity, index))
+        for index in range(count)
+    ]
+
+
+def restore_submission(folder: Path, file: Path, copy_to: Path | None) -> None:
+    """Write the submission of a complete run again from its probabilities, where the file is missing."""
+    missing = [path for path in (file, copy_to) if path and not path.exists()]
+    if missing:
+        with files.explained(folder / "test.npy"):
+            digits = np.load(folder / "test.npy", allow_pickle=False).argmax(axis=1)
+        for path in missing:
+            submission.write(path, digits)
+
+
+def closing_lines(config: RunConfig, run: str, data: Dataset) -> str:
+    """Return the last lines of a run: its submission, the time taken, and the next step."""
+    rows = len(data.test_images)
+    obstacle = submission.obstacle(sample=data.sample, test_rows=rows)
+    if data.sample:
+        next_step = hints.command("run", data="digit-recognizer.zip")
+    elif obstacle:
+        next_step = f"{hints.command('run')} with the competition's files"
+    elif config.in_kernel:
+        next_step = "submit submission.csv from the output of this version, on Kaggle"
+    else:
+        next_step = hints.command("submit", run=run)
+    lines = [
+        f"submission: submissions/{run}.csv, {rows:,} rows, checked{obstacle and '; ' + obstacle}",
+        f"time: {format_duration(time.monotonic() - config.started)}",
+        f"next: {next_step}",
+    ]
+    return "\n".join(lines)
+
+
+def _remove_unfinished_start(folder: Path) -> None:
+    """Remove the folder of a run that was interrupted before its ``run.json`` was written."""
+    if TIME_SUFFIX.search(folder.name):
         with suppress(OSError):
             names = [path.name for path in folder.iterdir()]
             if all(name == "lock" or name.startswith(".run.json.") for name in names):
                 shutil.rmtree(folder)
 
 
-def _resumed(folder: Path, wanted: dict[str, Any]) -> Run | None:
-    """The run in ``folder``, locked, if it is incomplete, of this identity and not used by another process."""
-    if (folder / "scores.json").exists() or _identity(folder) != wanted:
+def _resume(folder: Path, identity: dict[str, Any]) -> Run | None:
+    """Lock and return the run in ``folder`` if it is incomplete, of this identity, and not in use."""
+    if (folder / "scores.json").exists() or _stored_identity(folder) != identity:
         return None
     try:
         lock = files.lock(folder / "lock", wait=False)
-    except (BlockingIOError, BadInput):  # another process uses it, or it cannot be written
+    except (BlockingIOError, BadInput):  # in use by another process, or not writable
         return None
     if (folder / "scores.json").exists() or not os.access(folder, os.W_OK):  # completed meanwhile, or read-only
         lock.close()
@@ -164,45 +233,16 @@ def _resumed(folder: Path, wanted: dict[str, Any]) -> Run | None:
     for part in folder.rglob(".*.part"):
         with suppress(OSError):
             part.unlink()
-    return Run(folder, wanted, lock, resumed=True)
+    return Run(folder, identity, lock, resumed=True)
 
 
-def find_complete(home: Path, recipe: Recipe, data: Dataset) -> Path | None:
-    """The folder of a complete run of the same recipe, data, code and versions; None where there is none."""
-    return next(complete_runs(home, recipe, data), None)
-
-
-def complete_runs(home: Path, recipe: Recipe, data: Dataset) -> Iterator[Path]:
-    """The folders of all complete runs of the same recipe, data, code and versions.
-
-    A run that a budget truncated, in members or in epochs, is not complete, and neither is one with a damaged member.
-    """
-    wanted = provenance.identity(recipe, data)
-    for note in sorted(home.glob("*/scores.json")):
-        if _identity(note.parent) != wanted:
-            continue
-        try:
-            files.read_json(note)
-            stored = stored_members(note.parent, recipe.members)
-        except BadInput:
-            continue
-        if all(member.complete(recipe) for member in stored):
-            yield note.parent
-
-
-def stored_members(folder: Path, count: int) -> list[Member]:
-    """The first ``count`` members of a run's folder; ``BadInput`` where one is missing, damaged or of another run."""
-    mine = _identity(folder)
-    return [members.read_member(_member(folder, index), provenance.member_owner(mine, index)) for index in range(count)]
-
-
-def _member(folder: Path, index: int) -> Path:
+def _member_folder(folder: Path, index: int) -> Path:
     return folder / "members" / f"{index:02}"
 
 
-def _fresh(home: Path, stem: str) -> Path:
-    """Make a folder of a name not used before: what is run, and when."""
-    name = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+def _new_folder(home: Path, name: str) -> Path:
+    """Create a folder named after the recipe and the time."""
+    name = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     for attempt in itertools.count(1):
         folder = home / (name if attempt == 1 else f"{name}-{attempt}")
         try:
@@ -213,7 +253,7 @@ def _fresh(home: Path, stem: str) -> Path:
     return folder
 
 
-def _identity(folder: Path) -> Any:
+def _stored_identity(folder: Path) -> Any:
     try:
         return files.read_json(folder / "run.json").get("identity")
     except BadInput:

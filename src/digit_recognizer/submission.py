@@ -1,4 +1,4 @@
-"""Write the submission file, and check one: ``ImageId,Label``, ids from 1, a digit each."""
+"""Write and check the submission file: ``ImageId,Label``, ids from 1, one digit per row."""
 
 import re
 import stat
@@ -15,20 +15,20 @@ from digit_recognizer.errors import BadInput, KitError
 HEADER = "ImageId,Label"
 ROWS = 28_000
 DIGITS = {b"%d" % digit for digit in range(10)}
-LIMIT = 10_000_000  # bytes; a file of 28,000 rows has 0.2 million
+LIMIT = 10_000_000  # bytes; a file of 28,000 rows has 240,000
 
 
 def write(path: Path, digits: npt.NDArray[np.integer], *, copy_to: Path | None = None) -> None:
-    """Write digits, integers (n,) in the order of the test file, whole or not at all; read them back and check them.
+    """Write a submission atomically, read it back, and check it.
 
     Args:
         path: the file; LF line ends.
-        digits: 0 to 9.
-        copy_to: a second place for the same file.
+        digits: integers (n,), 0 to 9, in the order of the test file.
+        copy_to: a second path for the same file.
 
     Raises:
         BadInput: the folder cannot be written.
-        KitError: what was written has faults, as where the disk lies; it is not moved into place.
+        KitError: the file read back has faults; it is not moved into place.
     """
     import pandas as pd
 
@@ -37,25 +37,25 @@ def write(path: Path, digits: npt.NDArray[np.integer], *, copy_to: Path | None =
         with files.replacing(place) as part:
             table.to_csv(part, index=False, lineterminator="\n")
             if faults := check(part, len(digits)):
-                raise KitError(f"{place}: written and read back with faults: {'; '.join(faults)}")
+                raise KitError(f"{place}: faults after writing: {'; '.join(faults)}")
 
 
 def obstacle(*, sample: bool, test_rows: int | None) -> str:
-    """Why a submission made from such files cannot be submitted; empty for the competition's, and for unknown ones."""
+    """Return why a submission made from such data cannot be submitted; empty for the competition's or unknown data."""
     if sample:
-        return "cannot be submitted: a sample run"
+        return "cannot be submitted: sample run"
     return f"cannot be submitted: {test_rows:,} test rows" if test_rows not in (None, ROWS) else ""
 
 
 def check(path: Path, rows: int = ROWS) -> list[str]:
-    """Name every fault of a submission file; no fault is an empty list.
+    """Return every fault of a submission file; an empty list if there is none.
 
     Args:
-        path: the file. LF and CRLF line ends both pass, a mixture does not; ``warnings`` names what passes otherwise.
-        rows: how many rows the test file has.
+        path: the file, with LF or CRLF line ends, not mixed.
+        rows: number of rows of the test file.
 
     Returns:
-        A text for each fault, with its line; lines in a row with the same kind of fault share one text.
+        a text per fault, with its line; consecutive lines with the same kind of fault share one text.
 
     Raises:
         BadInput: the file cannot be read.
@@ -64,9 +64,9 @@ def check(path: Path, rows: int = ROWS) -> list[str]:
 
 
 def examine(path: Path, rows: int = ROWS) -> tuple[list[str], list[str]]:
-    """Give the faults of ``check``, and warnings: what Kaggle accepts and this project does not write.
+    """Return the faults of ``check``, and warnings: what Kaggle accepts although this project does not write it.
 
-    That is quoted fields, and rows in another order where each ImageId is there once.
+    Warnings are quoted fields, and rows in another order if each ImageId occurs once.
     """
     content = read(path, rows)
     if _canonical(content, rows):
@@ -77,7 +77,7 @@ def examine(path: Path, rows: int = ROWS) -> tuple[list[str], list[str]]:
         at = content.count(b"\n", 0, error.start) + 1
         return [f"line {at}: expected UTF-8 text, found byte 0x{content[error.start]:02x}"], []
     lines = text.split("\n")
-    unfinished = lines[-1] != ""  # the last line may lack its end
+    unfinished = lines[-1] != ""  # the last line may have no line end
     if len(lines) > 1 and not unfinished:
         lines.pop()
     crlf = lines[0].endswith("\r") and "\n" in text
@@ -108,10 +108,10 @@ def examine(path: Path, rows: int = ROWS) -> tuple[list[str], list[str]]:
 
 
 def read(path: Path, rows: int = ROWS) -> bytes:
-    """Give the bytes of a submission file of about ``rows`` rows.
+    """Return the bytes of a submission file of about ``rows`` rows.
 
     Raises:
-        BadInput: it cannot be read, is not a regular file (a FIFO would block), or is far larger than one can be.
+        BadInput: it cannot be read, is not a regular file, or is far larger than a submission.
     """
     limit = max(LIMIT, 32 * rows)
     with files.explained(path):
@@ -125,7 +125,7 @@ def read(path: Path, rows: int = ROWS) -> bytes:
 
 
 def _canonical(content: bytes, rows: int) -> bool:
-    """Whether these are the bytes that ``write`` writes for some digits, at a tenth of the time that faults take."""
+    """Whether these are bytes that ``write`` writes; ten times as fast as the search for faults."""
     header, *lines = content.removesuffix(b"\n").split(b"\n")
     return (
         header == HEADER.encode()
@@ -143,16 +143,16 @@ class _Fault(NamedTuple):
 
 
 def _unquoted(field: str) -> tuple[str, bool]:
-    """Give a field without the quotes around it, and whether it had some."""
+    """Return a field without its quotes, and whether it had any."""
     quoted = len(field) > 1 and field[0] == field[-1] == '"'
     return (field[1:-1], True) if quoted else (field, False)
 
 
 def _shuffled(table: list[list[str]], rows: int) -> bool:
-    """Whether the rows are to be read as in another order than that of their ids.
+    """Whether the rows are treated as being in another order than that of their ids.
 
-    Either each id is there once, and not in order; or there are faults, and fewer than half of the rows have the id
-    that follows the row before, so that a fault is no matter of one row's place.
+    This holds if each id occurs once, but not in order; or if there are faults, and fewer than half of the rows follow
+    the id of the row before, so that faults are not attributed to the order.
     """
     ids = [int(row[0]) if re.fullmatch("[1-9][0-9]{0,17}", row[0]) else 0 for row in table]
     if ids and len(set(ids)) == rows and min(ids) == 1 and max(ids) == rows:
@@ -195,7 +195,7 @@ def _end(returned: bool) -> str:
 
 
 def _merged(faults: list[_Fault]) -> list[str]:
-    """Join faults of one kind on consecutive lines, and tell them in the order of their first lines."""
+    """Merge faults of one kind on consecutive lines, in the order of their first lines."""
     spans: list[tuple[_Fault, int]] = []
     open_spans: dict[str, int] = {}  # kind → its last span
     for fault in faults:

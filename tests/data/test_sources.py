@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from conftest import FUZZ, csv_text, kit, one_line
 from digit_recognizer import cli
-from digit_recognizer.data import dataset, sources
+from digit_recognizer.data import archives, dataset, sources
 from digit_recognizer.errors import BadInput, printable
 
 TRAIN, TEST = csv_text("train"), csv_text("test")
@@ -169,7 +169,7 @@ PACKED: dict[str, dict[str, bytes]] = {
     },
     "one in each": {"train.csv": TRAIN, "digit-recognizer.zip": BOTH},
     # Beside what is no table, which cannot be meant.
-    "an unfinished download beside": {
+    "an incomplete download beside": {
         "train.csv": TRAIN,
         "test.csv": TEST,
         "digit-recognizer (1).zip.crdownload": BOTH[:99],
@@ -228,7 +228,7 @@ UNRELATED: dict[str, dict[str, bytes]] = {
     "code": {"train.py": b"import this", "test.txt": b"label,pixel", "train.log": b"", "testing.csv": b"a,b\n"},
     "other data": {"titanic.csv": TITANIC, "titanic.zip": zipped(train__csv=TITANIC, test__csv=TITANIC)},
     "hidden files": {".train.csv": TRAIN, ".git/train.csv": TRAIN, "__MACOSX/train.csv": TRAIN},
-    "an unfinished download of ours": {".0123456789abcdef-digit-recognizer.zip": BOTH[:99]},
+    "an incomplete download of ours": {".0123456789abcdef-digit-recognizer.zip": BOTH[:99]},
     "an empty folder": {"digit-recognizer/.keep": b""},
     "damaged archives": {"a.zip": BOTH[:99], "b.gz": b"\x1f\x8b\x08junk"},
 }
@@ -244,17 +244,17 @@ def test_an_unrelated_folder_gives_the_sample(case: str, tmp_path: Path, cache: 
 
 NO_TABLE = "expected CSV, zip or gzip, found"
 REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message's beginning, a part of the hint
-    "train.csv alone": ({"train.csv": TRAIN}, "data: no test.csv in it beside data/train.csv", "make data"),
-    "test.csv alone": ({"test (1).csv": TEST}, "data: no train.csv in it beside data/test (1).csv", "make data"),
-    "sample_submission.csv alone": ({"sample_submission.csv": b"ImageId,Label\n"}, "data: no train.csv in it;", ""),
+    "train.csv alone": ({"train.csv": TRAIN}, "data: no test.csv beside data/train.csv", "data --force"),
+    "test.csv alone": ({"test (1).csv": TEST}, "data: no train.csv beside data/test (1).csv", "data --force"),
+    "sample_submission.csv alone": ({"sample_submission.csv": b"ImageId,Label\n"}, "data: no train.csv;", ""),
     "a zip of one": (
         {"digit-recognizer.zip": zipped(train__csv=TRAIN)},
-        "data: no test.csv in it beside data/digit-recognizer.zip: train.csv",
+        "data: no test.csv beside data/digit-recognizer.zip: train.csv",
         "",
     ),
     "a zip of neither": (
         {"digit-recognizer.zip": packed({f"{i}.png": b"" for i in range(1000)})},
-        "data/digit-recognizer.zip: expected train.csv and test.csv in the zip, found 0 such among 1,000 members",
+        "data/digit-recognizer.zip: expected train.csv and test.csv in the zip, found 0 of them among 1,000 members",
         "download",
     ),
     "an empty zip": ({"digit-recognizer.zip": packed({})}, "data/digit-recognizer.zip: expected train.csv and", ""),
@@ -284,12 +284,12 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message'
     "Kaggle's error": ({"digit-recognizer.zip": b'{"code":403}'}, f"data/digit-recognizer.zip: {NO_TABLE} JSON", ""),
     "Chrome's unfinished": (
         {"digit-recognizer.zip.crdownload": BOTH},
-        "data/digit-recognizer.zip.crdownload: an unfinished",
+        "data/digit-recognizer.zip.crdownload: an incomplete",
         "wait",
     ),
     "Chrome's unnamed": (
         {"Unconfirmed 12345.crdownload": BOTH},
-        "data/Unconfirmed 12345.crdownload: an unfinished",
+        "data/Unconfirmed 12345.crdownload: an incomplete",
         "wait",
     ),
     "Firefox's unfinished": (
@@ -297,7 +297,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message'
         "data/train.csv: empty",
         "download",
     ),
-    "half unfinished": ({"train.csv": TRAIN, "test.csv.part": TEST}, "data/test.csv.part: an unfinished download", ""),
+    "half unfinished": ({"train.csv": TRAIN, "test.csv.part": TEST}, "data/test.csv.part: an incomplete download", ""),
     "7z": (
         {"digit-recognizer.7z": b"7z\xbc\xaf\x27\x1c\0\4"},
         f"data/digit-recognizer.7z: {NO_TABLE} a 7z archive",
@@ -333,7 +333,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message'
     ),
     "an empty folder named train.csv": (
         {"train.csv/.keep": b"", "test.csv": TEST},
-        "data: no train.csv in it beside data/test.csv",
+        "data: no train.csv beside data/test.csv",
         "download",
     ),
     "a truncated gzip": (
@@ -358,32 +358,32 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message'
     ),
     "copies that differ": (
         {"train.csv": TRAIN, "train (1).csv": OTHER, "test.csv": TEST},
-        "data/train.csv and data/train (1).csv: two files for train.csv, which differ",
+        "data/train.csv and data/train (1).csv: two different files for train.csv",
         "remove or rename",
     ),
     "a zip that differs": (
         {"train.csv": OTHER, "test.csv": TEST, "digit-recognizer.zip": BOTH},
-        "data/train.csv and data/digit-recognizer.zip: train.csv: two files for train.csv, which differ",
+        "data/train.csv and data/digit-recognizer.zip: train.csv: two different files for train.csv",
         "remove or rename",
     ),
     "a subfolder that differs": (
         {"train.csv": TRAIN, "test.csv": TEST, "digit-recognizer/train.csv": OTHER},
-        "data/train.csv and data/digit-recognizer/train.csv: two files for train.csv, which differ",
+        "data/train.csv and data/digit-recognizer/train.csv: two different files for train.csv",
         "",
     ),
     "subfolders that differ": (
         {"a/train.csv": TRAIN, "b/train.csv": OTHER, "a/test.csv": TEST},
-        "data/a/train.csv and data/b/train.csv: two files",
+        "data/a/train.csv and data/b/train.csv: two different files",
         "",
     ),
     "one table here and both of others elsewhere": (
         {"train.csv": TRAIN, "small/train.csv": OTHER, "small/test.csv": TEST},
-        "data/train.csv and data/small/train.csv: two files",
+        "data/train.csv and data/small/train.csv: two different files",
         "",
     ),
     "members that differ": (
         {"digit-recognizer.zip": packed({"a/train.csv": TRAIN, "b/train.csv": OTHER, "test.csv": TEST})},
-        "data/digit-recognizer.zip: a/train.csv and data/digit-recognizer.zip: b/train.csv: two files",
+        "data/digit-recognizer.zip: a/train.csv and data/digit-recognizer.zip: b/train.csv: two different files",
         "",
     ),
     "packed members that differ": (
@@ -391,17 +391,17 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message'
             "digit-recognizer.zip": packed({"a/train.gz": gzip.compress(TRAIN), "b/train.gz": gzip.compress(OTHER)}),
             "test.csv": TEST,
         },
-        "data/digit-recognizer.zip: a/train.gz and data/digit-recognizer.zip: b/train.gz: two files",
+        "data/digit-recognizer.zip: a/train.gz and data/digit-recognizer.zip: b/train.gz: two different files",
         "",
     ),
     "a truncated copy": (
         {"train.csv": TRAIN, "train (1).csv": TRAIN[:-999], "test.csv": TEST},
-        "data/train.csv and data/train (1).csv: two files",
+        "data/train.csv and data/train (1).csv: two different files",
         "",
     ),
     "an edited file beside the zip": (
         {"train.csv": b"," + TRAIN, "digit-recognizer.zip": BOTH},
-        "data/train.csv and data/digit-recognizer.zip: train.csv: two files",
+        "data/train.csv and data/digit-recognizer.zip: train.csv: two different files",
         "",
     ),
     "swapped": (
@@ -411,12 +411,12 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message'
     ),
     "too deep": (
         {"digit-recognizer.zip": packed({"train.zip": packed({"train.zip": packed({"train.zip": BOTH})})})},
-        "data/digit-recognizer.zip: train.zip: train.zip: train.zip: more than 3 archives within each other",
+        "data/digit-recognizer.zip: train.zip: train.zip: train.zip: more than 3 archives inside each other",
         "",
     ),
     "many tables": (
         {"digit-recognizer.zip": packed({f"{i}/train.csv": TRAIN for i in range(17)})},
-        "data/digit-recognizer.zip: expected train.csv and test.csv in the zip, found 17 such",
+        "data/digit-recognizer.zip: expected train.csv and test.csv in the zip, found 17 of them",
         "",
     ),
     "an encrypted zip": (
@@ -426,7 +426,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {  # files, the message'
     ),
     "bzip2 in a zip": (
         {"digit-recognizer.zip": zipped(zipfile.ZIP_BZIP2, train__csv=TRAIN, test__csv=TEST)},
-        "data/digit-recognizer.zip: train.csv: packed in a way other than deflate",
+        "data/digit-recognizer.zip: train.csv: expected deflate compression",
         "unpack it",
     ),
 }
@@ -461,17 +461,17 @@ def test_a_file_of_one_table_names_its_folder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(placed(tmp_path, {"my data/train.csv": TRAIN, "my data/test.csv.gz": gzip.compress(TEST)}))
     for name, table in (("train.csv", "train"), ("test.csv.gz", "test")):
         with pytest.raises(
-            BadInput, match=re.escape(f"my data/{name}: {table}.csv alone; expected a folder")
+            BadInput, match=re.escape(f"my data/{name}: only {table}.csv; expected a folder")
         ) as refused:
             read(Path("my data") / name, tmp_path)
-        assert refused.value.hint == "name the folder, DATA='my data'"
+        assert refused.value.hint == "name the folder: --data 'my data'"
 
 
 @pytest.mark.parametrize("place", ["a\0b", "\0", "x" * 5000, "\udcff", "none", "none/train.csv"])
 def test_a_place_that_cannot_be_is_refused(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BadInput):
         read(Path(place), tmp_path)
-    assert cli.main(["run", "--data", place]) == 2
+    assert cli.main(["compare", "--data", place]) == 2
     shown = one_line(capsys.readouterr().err)
     assert shown.startswith("error: ") and shown.replace("\n", "").isprintable()
 
@@ -503,7 +503,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> int:
     """A limit that a test can pass, a little above the size of the small files."""
-    monkeypatch.setattr(sources, "LIMIT", 1 << 20)
+    monkeypatch.setattr(archives, "LIMIT", 1 << 20)
     return 1 << 20
 
 
@@ -525,7 +525,7 @@ BOMBS: dict[str, dict[str, bytes]] = {
 @pytest.mark.parametrize("case", BOMBS)
 def test_what_is_larger_than_the_limit_is_refused(case: str, tmp_path: Path, limit: int) -> None:
     place = placed(tmp_path / "data", BOMBS[case])
-    with pytest.raises(BadInput, match=r"larger than 1 MB; the competition's largest file has 77 MB") as refused:
+    with pytest.raises(BadInput, match=r"larger than 1 MB; the largest file of the competition has 77 MB") as refused:
         read(place, tmp_path)
     one_line(str(refused.value))
     (archive,) = [path for path in place.iterdir() if path.name != "test.csv"]
@@ -558,11 +558,11 @@ from digit_recognizer.data import sample
 from digit_recognizer.data import archives
 from digit_recognizer.data import sources
 from digit_recognizer.errors import BadInput
-sources.LIMIT = 1 << 26
+archives.LIMIT = 1 << 26
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for place in sys.argv[1:]:
     try:
-        data.read(Path(place), default=Path(place), cache=Path(place) / "cache")
+        dataset.load(Path(place), default=Path(place), cache=Path(place) / "cache")
         sys.exit("accepted")
     except BadInput as error:
         print(error)
@@ -589,7 +589,7 @@ def test_a_zip_with_millions_of_members_is_refused_before_they_are_read(larger: 
         content[end:end] = record + b"PK\6\7" + struct.pack("<IQI", 0, end, 1)
     else:
         content[end + 12 : end + 16] = struct.pack("<I", 46 * 10**7)
-    with pytest.raises(BadInput, match="a zip with too many members"):
+    with pytest.raises(BadInput, match="too many members in the zip"):
         read(placed(tmp_path / "data", {"digit-recognizer.zip": bytes(content)}), tmp_path)
 
 

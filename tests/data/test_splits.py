@@ -36,16 +36,16 @@ def test_each_part_has_its_share_of_each_digit() -> None:
 
 def test_the_seed_decides_the_rows() -> None:
     one, same, other = (splits.split(LABELS, folds=5, members=7, holdout=0.1, seed=s) for s in (1, 1, 2))
-    assert all((a.out == b.out).all() for a, b in zip(one.folds, same.folds, strict=True))
+    assert all((a.validation == b.validation).all() for a, b in zip(one.folds, same.folds, strict=True))
     assert (one.holdout != other.holdout).any()
-    assert (one.folds[0].out[:100] != one.folds[5].out[:100]).any(), "a second round divides anew"
+    assert (one.folds[0].validation[:100] != one.folds[5].validation[:100]).any(), "a second round divides anew"
 
 
 @pytest.mark.parametrize(
     ("labels", "holdout", "told"),
     [
         (np.arange(40) % 10, 0.0, "at least 5 rows of each digit for 5 folds, found 4 of digit 0"),
-        (np.append(np.arange(90) % 9, 9), 0.1, "at least 2 rows of each digit for a holdout beside the folds, found 1"),
+        (np.append(np.arange(90) % 9, 9), 0.1, "at least 2 rows of each digit for a holdout and folds, found 1"),
         (np.arange(90) % 9, 0.0, "found 0 of digit 9"),
         (np.arange(20) % 10, 0.1, "20 rows are too few for a holdout of 0.1"),
     ],

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digit_recognizer import recipe, runs
+from digit_recognizer import recipe
 from digit_recognizer.data import dataset, splits
 from digit_recognizer.data.dataset import Dataset
-from digit_recognizer.ensemble import knn, rerank
+from digit_recognizer.ensemble import knn
 from digit_recognizer.ensemble.blend import Blend
 from digit_recognizer.evaluation import scores
 
@@ -89,7 +89,7 @@ def test_only_what_is_in_doubt_is_asked_and_only_about_the_digits_in_doubt(
     before[:, 4] = 0.991
     before[1, [4, 9]], before[2, [4, 9]] = (0.9, 0.092), (0.5, 0.492)
     after = told(before, digits.images[:3], digits, 3)
-    assert "about 2 images" in capsys.readouterr().out
+    assert "re-ranking 2 ambiguous predictions" in capsys.readouterr().out
     np.testing.assert_array_equal(after[0], before[0])
     others = [digit for digit in range(10) if digit not in (4, 9)]
     np.testing.assert_array_equal(after[:, others], before[:, others])
@@ -143,7 +143,7 @@ def test_nothing_is_begun_after_the_deadline(digits: Dataset, capsys: pytest.Cap
     before = undecided(digits.labels[:5])
     after = told(before, digits.images[:5], digits, 5, deadline=time.monotonic() - 1)
     np.testing.assert_array_equal(after, before)
-    assert "time was up after neighbours were asked about 0 of 5 images" in capsys.readouterr().out
+    assert "budget: only 0 of 5 ambiguous predictions were re-ranked" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -171,8 +171,7 @@ def test_neither_holdout_nor_fold_is_judged_by_its_own_labels(
         epochs=one.epochs,
         stopped=False,
     )
-    run = runs.begin(tmp_path, one, digits)
-    after = rerank.rerank_blend(blend, one, digits, split, run)
+    after = knn.rerank_blend(blend, one, digits, split)
     shown = capsys.readouterr().out
     before, after_reranking = (scores.score_blend(found, one, split, digits) for found in (blend, after))
     assert before.holdout
@@ -183,25 +182,23 @@ def test_neither_holdout_nor_fold_is_judged_by_its_own_labels(
     assert all(member.accuracy > 0.9 for member in after_reranking.holdout_members)
     assert f"out of fold {before.oof.errors} wrong before, {after_reranking.oof.errors} after; " in shown
     assert f"; holdout {before.holdout.errors} and {after_reranking.holdout.errors}\n" in shown
-    for name in ("oof", "holdout", "test"):
-        np.testing.assert_array_equal(np.load(run.folder / f"{name}.npy"), getattr(after, name))
     for fold, opinions in zip(split.folds, after.fold_members, strict=True):
         np.testing.assert_allclose(after.oof[fold.validation], opinions, rtol=1e-6)
 
     labels = digits.labels.copy()
     labels[split.holdout] = (held + 1) % 10
-    again = rerank.rerank_blend(blend, one, replace(digits, labels=labels), split, run)
+    again = knn.rerank_blend(blend, one, replace(digits, labels=labels), split)
     for name in ("holdout", "test", "oof"):
         np.testing.assert_array_equal(getattr(again, name), getattr(after, name))
     labels[split.folds[0].validation] = (labels[split.folds[0].validation] + 1) % 10
-    again = rerank.rerank_blend(blend, one, replace(digits, labels=labels), split, run)
+    again = knn.rerank_blend(blend, one, replace(digits, labels=labels), split)
     np.testing.assert_array_equal(again.fold_members[0], after.fold_members[0])
     assert (again.test != after.test).any()
 
 
 def test_without_weight_the_blend_stays(digits: Dataset, tmp_path: Path) -> None:
-    one = recipe.load_recipe("quick").changed(neighbours=0)
+    one = recipe.load_recipe("quick").changed(knn_weight=0)
     split = splits.split(digits.labels, folds=one.folds, members=1, holdout=one.holdout, seed=0)
     nothing = np.empty((0, 10), np.float32)
     blend = Blend(nothing, nothing, nothing, nothing, (), (), (), (), (), [], one.epochs, False)
-    assert rerank.rerank_blend(blend, one, digits, split, runs.begin(tmp_path, one, digits)) is blend
+    assert knn.rerank_blend(blend, one, digits, split) is blend

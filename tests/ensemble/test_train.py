@@ -85,7 +85,7 @@ def test_a_row_that_several_members_left_out_is_one_row() -> None:
     [
         ({}, ""),
         ({"epochs": 3}, "3 of 8 epochs"),
-        ({"epochs": 3, "stopped": True}, "3 of 8 epochs, the last one cut short"),
+        ({"epochs": 3, "stopped": True}, "3 of 8 epochs, the last one incomplete"),
         ({"members": 4}, "4 of 8 members"),
         ({"members": 4, "epochs": 1}, "4 of 8 members, 1 of 8 epochs"),
     ],
@@ -101,5 +101,5 @@ def test_a_run_that_is_barely_trained_and_one_that_was_tuned_on_its_rows_say_so(
     good, bad = scored(wrong=set(), wrong_last=set()), scored(wrong=set(range(300)), wrong_last=set())
     assert "warning: barely trained" not in str(good)
     assert str(bad).splitlines()[-1].startswith("warning: barely trained")
-    assert "the shipped recipes were tuned on splits of the same rows" in str(good)
+    assert "the shipped recipes were tuned on splits that include these rows" in str(good)
     assert "tuned" not in str(replace(good, tuned=False))

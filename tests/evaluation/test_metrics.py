@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import confusion_matrix
 
+from digit_recognizer.ensemble.blend import count_errors
 from digit_recognizer.evaluation import expected_score, metrics
 
 
@@ -29,7 +30,7 @@ def test_confusion_and_errors() -> None:
     answers = probabilities.argmax(axis=1)
     matrix = metrics.confusion_matrix(labels, probabilities)
     np.testing.assert_array_equal(matrix, confusion_matrix(labels, answers, labels=range(10)))
-    assert metrics.count_errors(labels, probabilities) == (labels != answers).sum() == matrix.sum() - np.trace(matrix)
+    assert count_errors(labels, probabilities) == (labels != answers).sum() == matrix.sum() - np.trace(matrix)
 
 
 def test_the_table_lines_up() -> None:

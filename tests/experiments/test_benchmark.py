@@ -1,169 +1,189 @@
-"""The benchmark measures each of its figures, by runs of exactly the recipes meant, and says which fall short."""
+"""Benchmark: verdicts on the goals, which runs count, comparison on the same rows."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from digit_recognizer import provenance, recipe, runs
-from digit_recognizer.cli import main
-from digit_recognizer.data import dataset, splits
-from digit_recognizer.ensemble import members
-from digit_recognizer.experiments import benchmark
-from digit_recognizer.recipe import Recipe
+from digit_recognizer import hints, launch
+from digit_recognizer.data import dataset
+from digit_recognizer.errors import KitError
+from digit_recognizer.experiments import benchmark, timing
+from digit_recognizer.recipe import load_recipe
+from digit_recognizer.training import budget, devices
+from stored_runs import DIGITS, FakeKernel, store_run
 
-FIGURES: dict[str, Any] = {
-    name: (goal if side == "at least" else goal / 2) for name, (side, goal) in benchmark.GOALS.items()
-}
-FIGURES |= {"precision": "float32", "judged": True, "paired": {}, "ranges": {}}
-DIGITS = dataset.Dataset(
-    np.zeros((400, 28, 28), np.uint8),
-    np.arange(400, dtype=np.uint8) % 10,
-    np.zeros((5, 28, 28), np.uint8),
-    Path("files"),
-    False,
-    "0" * 16,
+REACHED = benchmark.Measurements(
+    values={name: goal.value / 2 if goal.seconds else goal.value for name, goal in benchmark.GOALS.items()},
+    intervals={},
+    pairs={},
+    competition=True,
+    precision="float32",
 )
-OUT, HOLDOUT = (f"accuracy of standard - of deotte15, {name}" for name in ("out of fold", "holdout"))
 
 
-def _verdicts(figures: dict[str, Any]) -> dict[str, str]:
-    return dict(zip(benchmark.GOALS, benchmark.table(FIGURES | figures).splitlines(), strict=True))
+def _measured(**changes: float | None) -> benchmark.Measurements:
+    """Measurements that reach all goals except for the named figures."""
+    return replace(REACHED, values=REACHED.values | changes)
 
 
-def test_what_falls_short_is_marked_and_so_is_what_was_not_measured() -> None:
-    verdicts = _verdicts({"best: seconds": 7201, "best: expected accuracy": None, OUT: None})
-    assert [name for name, line in verdicts.items() if line.endswith("SHORT")] == ["best: seconds"]
-    assert verdicts["best: expected accuracy"].endswith(
-        "no complete run here; make bench WHOLE=1, or make run RECIPE=best"
-    )
-    assert verdicts[OUT].endswith("no complete run here; make run RECIPE=deotte15 MEMBERS=2")
+def _verdicts(measurements: benchmark.Measurements) -> dict[str, str]:
+    """Figures whose verdict is not "met"."""
+    verdicts = {name: benchmark.verdict(name, measurements) for name in benchmark.GOALS}
+    return {name: verdict for name, verdict in verdicts.items() if verdict != "met"}
 
 
-def test_a_processor_that_is_fast_at_bfloat16_has_a_higher_goal() -> None:
-    pace = {"training pace / of plain Keras": 1.5}
-    assert "SHORT" not in benchmark.table(FIGURES | pace)
-    assert benchmark.table(FIGURES | pace | {"precision": "bfloat16"}).count("SHORT") == 1
+def test_missed_goals_and_missing_runs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(hints.CALLER_VARIABLE, "make")
+    changes = {benchmark.BEST_TIME: 7201, benchmark.BEST_SCORE: None, benchmark.OOF_DIFFERENCE: None}
+    measurements = _measured(**changes)
+    assert _verdicts(measurements) == {
+        benchmark.BEST_TIME: "missed",
+        benchmark.BEST_SCORE: "no run",
+        benchmark.OOF_DIFFERENCE: "no run",
+    }
+    text = benchmark.goal_table(measurements, Path("my files"))
+    assert "  make run RECIPE=best DATA='my files'\n  or make bench WHOLE=1 DATA='my files'\n" in text
+    assert "  make run RECIPE=deotte15 MEMBERS=2 DATA='my files'\n" in text
+
+
+def test_pace_goal_is_higher_with_bfloat16() -> None:
+    measurements = _measured(**{benchmark.PACE_RATIO: 1.5})
+    assert _verdicts(measurements) == {}
+    assert _verdicts(replace(measurements, precision="bfloat16")) == {benchmark.PACE_RATIO: "missed"}
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "interval", "end"),
+    ("accuracy", "interval", "expected"),
     [
-        (0.99657, [0.99521, 0.99764], "below, within chance"),
-        (0.99657, [0.99521, 0.99719], "SHORT"),
-        (0.99739, [0.99596, 0.99843], "(90 %: 0.99596 to 0.99843)"),
+        (0.99657, (0.99521, 0.99764), "unclear"),
+        (0.99657, (0.99521, 0.99719), "missed"),
+        (0.99739, (0.99596, 0.99843), "met"),
     ],
 )
-def test_a_goal_inside_the_range_is_not_short(accuracy: float, interval: list[float], end: str) -> None:
-    name = "best: expected accuracy"
-    assert _verdicts({name: accuracy, "ranges": {name: interval}})[name].endswith(end)
+def test_goal_inside_the_interval_is_not_missed(accuracy: float, interval: tuple[float, float], expected: str) -> None:
+    name = benchmark.BEST_SCORE
+    measurements = replace(_measured(**{name: accuracy}), intervals={name: interval})
+    assert benchmark.verdict(name, measurements) == expected
+    assert f"{name}: 90 % interval {interval[0]:.5f} to {interval[1]:.5f}" in benchmark.goal_table(measurements)
 
 
-@pytest.mark.parametrize(
-    ("alone", "end"), [([21, 11], "p = 0.11)  below, within chance"), ([30, 11], "SHORT"), ([9, 21], ")")]
-)
-def test_a_difference_within_chance_is_not_short(alone: list[int], end: str) -> None:
-    p = binomtest(alone[0], sum(alone)).pvalue
-    pair = {"rows": 7980, "wrong": [38, 28], "alone": alone, "p": p, "difference": (alone[1] - alone[0]) / 7980}
-    line = _verdicts({OUT: pair["difference"], "paired": {OUT: pair}})[OUT]
-    assert line.endswith(end)
-    assert f"(38 and 28 of 7,980 wrong, {alone[0]} and {alone[1]} alone, p = " in line
+@pytest.mark.parametrize(("discordant", "expected"), [((21, 11), "unclear"), ((30, 11), "missed"), ((9, 21), "met")])
+def test_difference_within_chance_is_not_missed(discordant: tuple[int, int], expected: str) -> None:
+    name, p = benchmark.OOF_DIFFERENCE, binomtest(discordant[0], sum(discordant)).pvalue
+    pair = benchmark.PairedResult(7980, (38, 28), discordant, p, (discordant[1] - discordant[0]) / 7980)
+    measurements = replace(_measured(**{name: pair.difference}), pairs={name: pair})
+    assert benchmark.verdict(name, measurements) == expected
+    text = benchmark.goal_table(measurements)
+    assert f"38 and 28 of 7,980 wrong,\n  {discordant[0]} and {discordant[1]} by one alone, p = {p:.2g}" in text
+    assert max(map(len, text.splitlines())) <= 60
 
 
-def test_other_data_are_measured_and_not_judged() -> None:
-    bad = {name: (0 if side == "at least" else 10**6) for name, (side, _) in benchmark.GOALS.items()}
-    text = benchmark.table(FIGURES | bad | {"judged": False})
-    assert "SHORT" not in text
-    assert text.count("not judged: other data") == len(benchmark.GOALS)
+def test_goals_do_not_apply_to_other_data() -> None:
+    poor = {name: 10.0**6 if goal.seconds else -1.0 for name, goal in benchmark.GOALS.items()}
+    measurements = replace(_measured(**poor), competition=False)
+    assert set(_verdicts(measurements).values()) == {"–"}
+    assert "goals apply to the competition's data" in benchmark.goal_table(measurements)
 
 
-def test_pairs_count_the_rows_that_one_alone_gets_wrong() -> None:
+def test_paired_comparison_counts_errors_of_one_classifier_alone() -> None:
     labels = np.arange(20, dtype=np.uint8) % 10
-    right = np.eye(10, dtype=np.float32)[labels]
-    ours, theirs = right.copy(), right.copy()
-    ours[:4] = np.roll(ours[:4], 1, axis=1)
-    theirs[3:13] = np.roll(theirs[3:13], 1, axis=1)
-    pair = benchmark.paired(labels, ours, theirs)
-    assert pair == {"rows": 20, "wrong": [4, 10], "alone": [3, 9], "p": binomtest(3, 12).pvalue, "difference": 0.3}
-    assert benchmark.paired(labels, theirs, ours)["difference"] == -0.3
-    same = benchmark.paired(labels, ours, ours)
-    assert (same["alone"], same["p"], same["difference"]) == ([0, 0], 1, 0)
+    correct = np.eye(10, dtype=np.float32)[labels]
+    first, second = correct.copy(), correct.copy()
+    first[:4] = np.roll(first[:4], 1, axis=1)
+    second[3:13] = np.roll(second[3:13], 1, axis=1)
+    pair = benchmark.compare_paired(labels, first, second)
+    assert pair == benchmark.PairedResult(20, (4, 10), (3, 9), binomtest(3, 12).pvalue, 0.3)
+    assert benchmark.compare_paired(labels, second, first).difference == -0.3
+    same = benchmark.compare_paired(labels, first, first)
+    assert (same.discordant, same.p, same.difference) == ((0, 0), 1, 0)
 
 
-def test_standard_and_deotte15_leave_out_the_same_rows() -> None:
-    fields = [(one.folds, one.holdout, one.seed) for one in map(recipe.load_recipe, ("standard", "deotte15"))]
-    assert fields[0] == fields[1]
+def test_standard_and_deotte15_share_their_split() -> None:
+    splits = [(recipe.folds, recipe.holdout, recipe.seed) for recipe in map(load_recipe, ("standard", "deotte15"))]
+    assert splits[0] == splits[1]
 
 
-def _leave(home: Path, one: Recipe, *, wrong: int, stopped: bool = False, scores: dict[str, Any] | None = None) -> Path:
-    """Leave a run whose members get the first ``wrong`` rows of everything wrong."""
-    split = splits.split(DIGITS.labels, folds=one.folds, members=one.members, holdout=one.holdout, seed=one.seed)
-    run = runs.begin(home / "runs", one, DIGITS)
-    for index, fold in enumerate(split.folds):
-        rows = {"fold": fold.validation, "holdout": split.holdout}
-        answers = {name: np.eye(10, dtype=np.float32)[DIGITS.labels[of]] for name, of in rows.items()}
-        for answer in answers.values():
-            answer[:wrong] = np.roll(answer[:wrong], 1, axis=1)
-        test = np.full((len(DIGITS.test_images), 10), 0.1, np.float32)
-        probabilities = {name: answers.get(name.split("-")[0], test) for name in members.PROBABILITIES}
-        run.member(index).mkdir(parents=True)
-        (run.member(index) / members.NETWORK).touch()
-        record = {"epochs": one.epochs, "stopped": stopped}
-        members.write_member(
-            run.member(index), provenance.member_owner(run.identity, index), record, {"loss": [1.0]}, "", probabilities
-        )
-    run.finish({"expected": {"accuracy": 0.9, "low": 0.8, "high": 1.0}} if scores is None else scores)
-    return run.folder
-
-
-def test_only_a_complete_run_of_exactly_the_recipe_counts(tmp_path: Path) -> None:
-    best = recipe.load_recipe("best").changed(members=2)
+def test_only_complete_runs_of_the_exact_recipe_count(tmp_path: Path) -> None:
+    best = load_recipe("best").changed(members=2)
     other, home = tmp_path / "other", tmp_path / "home"
-    for near in (best.changed(name="best-tuned", seed=1), best.changed(epochs=3), best.changed(members=1)):
-        _leave(home, near, wrong=1)
-    _leave(home, best, wrong=1, stopped=True)
-    _leave(home, best, wrong=1, scores={})
-    damaged = _leave(home, best, wrong=1)
+    for similar in (best.changed(name="best-tuned", seed=1), best.changed(epochs=3), best.changed(members=1)):
+        store_run(home, similar, DIGITS)
+    store_run(home, best, DIGITS, stopped=True)
+    store_run(home, best, DIGITS, scores={})
+    damaged = store_run(home, best, DIGITS)
     (damaged / "members" / "01" / "fold.npy").write_bytes(b"")
-    old = _leave(home, best, wrong=1)
-    about = json.loads((old / "run.json").read_text())
-    about["identity"]["code"] = "0" * 16
-    (old / "run.json").write_text(json.dumps(about))
-    assert benchmark._stored((other, home), [best], DIGITS) is None
-    meant = _leave(home, best, wrong=1)
-    assert benchmark._stored((other, home), [best], DIGITS) == meant
-    assert benchmark._stored((home,), [best.changed(seed=2), best], DIGITS) == meant
-    later = _leave(other, best, wrong=1)
-    assert benchmark._stored((other, home), [best], DIGITS) == later
+    older_code = store_run(home, best, DIGITS)
+    content = json.loads((older_code / "run.json").read_text())
+    content["identity"]["code"] = "0" * 16
+    (older_code / "run.json").write_text(json.dumps(content))
+    assert benchmark._find_run((other, home), [best], DIGITS) is None
+    complete = store_run(home, best, DIGITS)
+    assert benchmark._find_run((other, home), [best], DIGITS) == complete
+    assert benchmark._find_run((home,), [best.changed(seed=2), best], DIGITS) == complete
+    preferred = store_run(other, best, DIGITS)
+    assert benchmark._find_run((other, home), [best], DIGITS) == preferred
     shutil.rmtree(other)
-    assert benchmark._stored((other, home), [best], DIGITS) == meant
+    assert benchmark._find_run((other, home), [best], DIGITS) == complete
 
 
 def test_members_of_the_same_folds_are_compared_on_the_same_rows(tmp_path: Path) -> None:
-    standard, rival = recipe.load_recipe("standard"), recipe.load_recipe("deotte15").changed(members=2)
-    pairs = benchmark._pairs(_leave(tmp_path, standard, wrong=3), _leave(tmp_path, rival, wrong=1), DIGITS)
-    assert (pairs["out of fold"]["rows"], pairs["holdout"]["rows"]) == (76, 20)
-    assert (pairs["out of fold"]["wrong"], pairs["out of fold"]["alone"]) == ([6, 2], [4, 0])
-    assert (pairs["holdout"]["wrong"], pairs["holdout"]["alone"]) == ([3, 1], [2, 0])
-    assert pairs["holdout"]["difference"] == -0.1
+    standard = store_run(tmp_path, load_recipe("standard"), DIGITS, wrong=3)
+    deotte15 = store_run(tmp_path, load_recipe("deotte15").changed(members=2), DIGITS, wrong=1)
+    pairs = benchmark.compare_members(standard, deotte15, DIGITS)
+    oof, holdout = pairs[benchmark.OOF_DIFFERENCE], pairs[benchmark.HOLDOUT_DIFFERENCE]
+    assert (oof.rows, oof.errors, oof.discordant) == (76, (6, 2), (4, 0))
+    assert (holdout.rows, holdout.errors, holdout.discordant) == (20, (3, 1), (2, 0))
+    assert holdout.difference == -0.1
 
 
-@pytest.mark.slow
-def test_every_figure_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(benchmark, "PAIRS", 1)
-    monkeypatch.setattr(benchmark, "SECONDS", 1.0)
-    for name in ("standard", "best", "deotte15"):
-        small = recipe.load_recipe(name).changed(network="dense", members=2, epochs=1)
-        monkeypatch.setitem(recipe.RECIPES, name, small)
-    assert main(["run", "--recipe", "deotte15"]) == 0
-    assert main(["bench"]) == 0, "nothing is judged by the sample"
+def test_pace_counts_the_slowest_of_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "plan_workers", lambda members: (2, 1))
+    paces = [SimpleNamespace(start=1.0, step=0.5), SimpleNamespace(start=2.0, step=0.25)]
+    monkeypatch.setattr(budget, "measure_paces", lambda *positional, seconds: paces)
+    recipe = load_recipe("dense")
+    assert timing.training_pace(recipe, DIGITS) == 2 * recipe.batch_size / 0.5
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
+    """A benchmark without any training or prediction."""
+    kernel = FakeKernel()
+    monkeypatch.setattr(launch, "run_kernel", kernel)
+    monkeypatch.setattr(dataset, "load", lambda data, *, default, cache: DIGITS)
+    monkeypatch.setattr(timing, "training_pace", lambda recipe, digits: 3000.0)
+    monkeypatch.setattr(timing, "plain_keras_pace", lambda digits: 1500.0)
+    monkeypatch.setattr(timing, "prediction_seconds", lambda home, data: 16.0)
+    monkeypatch.setattr(timing, "estimate_recipe_seconds", lambda recipe, digits: 100.0 * recipe.members)
+    return kernel
+
+
+def test_benchmark_runs_the_recipes_and_stores_its_figures(tmp_path: Path, instant: FakeKernel) -> None:
+    benchmark.run_benchmark(tmp_path, None, whole=True)
+    (place,) = tmp_path.glob("runs/bench-*")
+    store_run(tmp_path, load_recipe("deotte15").changed(members=2), DIGITS, wrong=2)
+    shutil.rmtree(place)
+    assert benchmark.run_benchmark(tmp_path, None, whole=False) == 0, "goals do not apply to the sample"
+    assert [recipe.name for recipe in instant.recipes] == ["standard", "best", "standard"]
     stored = json.loads((tmp_path / "runs" / "bench.json").read_text())
-    assert {name for name in benchmark.GOALS if stored[name] is None} == {"best: expected accuracy"}
-    assert all(stored[name] > 0 for name in benchmark.GOALS if "seconds" in name or "/" in name)
-    assert stored["paired"][HOLDOUT]["rows"] == 72
-    assert stored["ranges"]["standard: expected accuracy"][1] > stored["standard: expected accuracy"]
+    assert {name for name, value in stored["values"].items() if value is None} == {benchmark.BEST_SCORE}
+    assert set(stored["values"]) == set(benchmark.GOALS)
+    assert stored["values"][benchmark.PACE_RATIO] == 2
+    assert stored["values"][benchmark.BEST_TIME] == 1600
+    assert stored["pairs"][benchmark.OOF_DIFFERENCE]["errors"] == [2, 4]
+    assert stored["intervals"][benchmark.STANDARD_SCORE] == [0.8, 1.0]
+
+
+@pytest.mark.parametrize(("status", "error"), [(130, KeyboardInterrupt), (1, KitError)])
+def test_failed_or_interrupted_run_ends_the_benchmark(
+    status: int, error: type[BaseException], tmp_path: Path, instant: FakeKernel
+) -> None:
+    instant.status = status
+    with pytest.raises(error):
+        benchmark.run_benchmark(tmp_path, None, whole=False)
+    assert not (tmp_path / "runs" / "bench.json").exists()

@@ -1,46 +1,53 @@
-"""Recipes side by side."""
+"""Comparison of recipes: shared holdout, reuse of complete runs, claims, tables."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import kit, one_line
-from digit_recognizer import cli, recipe
-from digit_recognizer import runs as runs_of
-from digit_recognizer.data import dataset, splits
-from digit_recognizer.ensemble import members
+from conftest import one_line
+from digit_recognizer import cli, launch
+from digit_recognizer.data import dataset
 from digit_recognizer.errors import KitError
 from digit_recognizer.experiments import compare
-from digit_recognizer.experiments.compare import Line
-from digit_recognizer.runs import RunConfig
+from stored_runs import DIGITS, FakeKernel
 
 
-@pytest.mark.parametrize(
-    ("interval", "value", "accuracy", "loss"),
-    [
-        ((0.98761, 0.99340), 0.9915, "undecided", "undecided"),
-        ((0.99160, 0.99340), 0.9915, "met", "not met"),
-        ((0.98761, 0.99140), 0.9915, "not met", "met"),
-        ((0.99150, 0.99340), 0.9915, "met", "undecided"),
-        ((0.98761, 0.99150), 0.9915, "undecided", "met"),
-    ],
-)
-def test_a_claim_is_met_or_not_unless_it_lies_inside_the_interval(
-    interval: tuple[float, float], value: float, accuracy: str, loss: str
-) -> None:
-    claims = {"accuracy": value, "loss": value}
-    low, high = interval
-    assert compare._claim(claims, {"accuracy": interval, "loss": interval}) == (
-        f"accuracy {value:.4f} {accuracy} ({low:.5f}–{high:.5f}), loss {value:.4f} {loss} ({low:.5f}–{high:.5f})"
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
+    """A stand-in for kernel.py, on 400 rows."""
+    fake = FakeKernel()
+    monkeypatch.setattr(launch, "run_kernel", fake)
+    monkeypatch.setattr(dataset, "load", lambda data, *, default, cache: DIGITS)
+    return fake
+
+
+def _result(errors: int, loss: float = 0.03, rows: int = 4200) -> compare.RunResult:
+    row_losses = np.zeros(rows)
+    row_losses[:errors] = loss * rows / errors
+    return compare.RunResult(
+        weights=252_170, multiply_adds=250_624, seconds=41.4, errors=errors, loss=loss, row_losses=row_losses
     )
 
 
-def _result(errors: int, loss: float, rows: int = 4200) -> compare._Result:
-    losses = np.zeros(rows)
-    losses[:errors] = loss * rows / errors
-    return compare._Result(1, 1, 1.0, errors, loss, losses)
+@pytest.mark.parametrize(
+    ("interval", "accuracy", "loss"),
+    [
+        ((0.98761, 0.99340), "undecided", "undecided"),
+        ((0.99160, 0.99340), "met", "not met"),
+        ((0.98761, 0.99140), "not met", "met"),
+        ((0.99150, 0.99340), "met", "undecided"),
+        ((0.98761, 0.99150), "undecided", "met"),
+    ],
+)
+def test_claim_inside_the_interval_is_undecided(interval: tuple[float, float], accuracy: str, loss: str) -> None:
+    claims = {"accuracy": 0.9915, "loss": 0.9915}
+    low, high = interval
+    assert compare.check_claims(claims, {"accuracy": interval, "loss": interval}) == (
+        f"accuracy 0.9915 {accuracy} ({low:.5f}–{high:.5f}), loss 0.9915 {loss} ({low:.5f}–{high:.5f})"
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,74 +62,113 @@ def _result(errors: int, loss: float, rows: int = 4200) -> compare._Result:
         ("dense", (25,), ["–"]),
     ],
 )
-def test_claims_are_judged_by_all_rows_together_and_only_on_the_competitions_data(
+def test_claims_are_checked_on_the_pooled_seeds_of_the_competition_data(
     name: str, errors: tuple[int, ...], verdicts: list[str]
 ) -> None:
-    results = [_result(one, one / 1400) for one in errors]  # three nats a wrong row
-    claim = compare._line(name, results, 4200 * len(errors) * 9 // 10, judged=True).claim
+    results = [_result(count, loss=count / 1400) for count in errors]  # three nats per error
+    claim = compare.summarize(name, results, 4200 * len(errors) * 9 // 10, competition=True).claim
     assert len(claim.split(", ")) == len(verdicts)
-    assert all(told.startswith(verdict) for told, verdict in zip(claim.split(", "), verdicts, strict=True)), claim
-    elsewhere = compare._line(name, results, 4200, judged=False).claim
-    assert elsewhere == ("–" if name == "dense" else "not judged: other data")
+    assert all(part.startswith(verdict) for part, verdict in zip(claim.split(", "), verdicts, strict=True)), claim
+    elsewhere = compare.summarize(name, results, 4200, competition=False).claim
+    assert elsewhere == ("–" if name == "dense" else "not checked: other data")
 
 
-def test_the_interval_of_a_mean_holds_the_truth_nineteen_times_in_twenty() -> None:
-    draw = np.random.default_rng(0)
-    intervals = [compare._mean_interval(draw.exponential(size=400), 400) for _ in range(1000)]
+def test_mean_interval_covers_the_true_mean_in_95_percent_of_samples() -> None:
+    generator = np.random.default_rng(0)
+    intervals = [compare.mean_interval(generator.exponential(size=400), 400) for _ in range(1000)]
     assert 930 <= sum(low <= 1 <= high for low, high in intervals) <= 970
-    low, high = intervals[0]
-    twice = compare._mean_interval(np.tile(np.random.default_rng(0).exponential(size=400), 2), 400)
-    assert twice == pytest.approx((low, high)), "a row that is scored twice counts once"
+    repeated = np.tile(np.random.default_rng(0).exponential(size=400), 2)
+    assert compare.mean_interval(repeated, 400) == pytest.approx(intervals[0]), "a row scored twice counts once"
 
 
-def test_the_competitions_data_are_known_by_their_content(competition: Path, tmp_path: Path) -> None:
+def test_competition_data_are_recognised_by_content(competition: Path, tmp_path: Path) -> None:
     digits = dataset.load(competition, default=tmp_path, cache=tmp_path / "cache")
     assert digits.fingerprint == dataset.COMPETITION_FINGERPRINT
 
 
-def test_the_table_gives_every_seed() -> None:
-    one = Line("dense", 252_170, 250_624, 41.4, (70, 81), (0.0652, 0.07), 4200, 8000, "–")
-    header, rule, row = compare.table([one]).splitlines()
+def test_markdown_table_lists_every_seed() -> None:
+    summary = compare.summarize("dense", [_result(70, 0.0652), _result(81, 0.07)], 8000, competition=True)
+    header, rule, row = compare.markdown_table([summary]).splitlines()
     assert len(header) == len(rule) == len(row)
-    assert "| 252 k   | 0.3 M     | 41 s  | 70 81 of 4,200   | 0.98202 (0.97" in row
+    assert "| 252 k   | 0.3 M     | 41 s     | 70 81 of 4,200 | 0.98202 (0.97" in row
     assert "0.0652 0.0700" in row
 
 
-def test_what_cannot_be_compared_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("bare.toml").write_text('network = "dense"\nmembers = 1\nfolds = 5\nepochs = 1\nholdout = 0\n')
-    for words, told in (
+def test_screen_table_fits_60_columns() -> None:
+    names = ("adaptive-cnn", "conv-pool", f"{'a' * 54}-tuned")
+    results = [_result(1444), _result(1500), _result(1501)]
+    text = compare.screen_table([compare.summarize(name, results, 12_000, competition=True) for name in names])
+    assert max(map(len, text.splitlines())) <= 60
+    assert "holdout: 4,200 rows × 3 seeds" in text
+    assert "aaaa…aaaa-tuned" in text
+    assert "claim of conv-pool: accuracy 0.9915 not met\n" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         (["--recipes", "dense,vgg"], "found 'vgg'"),
         (["--seeds", "0"], "--seeds: expected a whole number from 1 to 1000"),
         (["--recipes", ","], "at least one recipe"),
         (["--seeds", "1001"], "--seeds: expected a whole number from 1 to 1000"),
         (["--seeds", "9" * 4000], "--seeds: expected a whole number"),
         (["--recipes", "bare.toml"], "expected a holdout"),
-    ):
-        assert cli.main(["compare", *words]) == 2
-        assert told in one_line(capsys.readouterr().err)
+    ],
+)
+def test_invalid_options_are_refused(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bare.toml").write_text('network = "dense"\nmembers = 1\nfolds = 5\nepochs = 1\nholdout = 0\n')
+    assert cli.main(["compare", *options]) == 2
+    assert message in one_line(capsys.readouterr().err)
 
 
-def test_recipes_that_hold_out_different_shares_are_judged_by_the_larger(tmp_path: Path) -> None:
-    shares: list[float] = []
-
-    def story(order: RunConfig) -> None:
-        shares.append(order.recipe.holdout)
-        raise InterruptedError
-
-    for names in (["standard", "dense"], ["dense", "standard"]):
-        with pytest.raises(InterruptedError):
-            compare.compare(tmp_path, None, names, 1, story)
-    assert shares == [0.1, 0.1]
+@pytest.mark.parametrize("names", [["standard", "dense"], ["dense", "standard"]])
+def test_all_recipes_use_the_largest_holdout(names: list[str], tmp_path: Path, kernel: FakeKernel) -> None:
+    compare.compare(tmp_path, None, names, 1)
+    assert [(recipe.name, recipe.holdout) for recipe in kernel.recipes] == [(name, 0.1) for name in names]
 
 
-def test_a_run_that_ends_incomplete_is_named(tmp_path: Path) -> None:
-    trained: list[int] = []
-    with pytest.raises(KitError, match=r"compare: dense, seed 1: its run ended without"):
-        compare.compare(tmp_path, None, ["dense"], 2, lambda order: _finish(order, trained, whole=0))
-    assert trained == [0, 1], "the first is complete"
+@pytest.mark.parametrize("data", [None, Path("my files.zip")])
+def test_compare_passes_the_data_to_kernel(data: Path | None, tmp_path: Path, kernel: FakeKernel) -> None:
+    compare.compare(tmp_path, data, ["dense"], 1)
+    assert kernel.data == [data]
+
+
+def test_run_without_all_members_is_an_error(
+    tmp_path: Path, kernel: FakeKernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel.truncated_from = 1
+    with pytest.raises(KitError, match="compare: dense, seed 1: the run ended without a complete set of members"):
+        compare.compare(tmp_path, None, ["dense"], 2)
+    assert [recipe.seed for recipe in kernel.recipes] == [0, 1], "seed 0 is complete"
+
+
+@pytest.mark.parametrize("status", [130, -signal.SIGINT])
+def test_interrupted_run_interrupts_the_comparison(
+    status: int,
+    tmp_path: Path,
+    kernel: FakeKernel,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kernel.status = status
+    assert cli.main(["compare", "--recipes", "dense", "--seeds", "2"]) == 130
+    assert "interrupted; " in capsys.readouterr().err
+    assert len(kernel.recipes) == 1
+
+
+def test_failed_run_is_reported_with_its_status(tmp_path: Path, kernel: FakeKernel) -> None:
+    kernel.status = 3
+    with pytest.raises(KitError, match=r"recipe dense: kernel\.py failed with exit status 3") as raised:
+        compare.compare(tmp_path, None, ["dense"], 1)
+    assert raised.value.hint
 
 
 @pytest.mark.parametrize(
@@ -130,61 +176,20 @@ def test_a_run_that_ends_incomplete_is_named(tmp_path: Path) -> None:
     [
         ("scores.json", "{}"),
         ("scores.json", '{"holdout": {"errors": 3, "rows": 5}, "holdout_loss": 1.0}'),
-        ("scores.json", '{"holdout": {"errors": 3, "rows": 144}, "holdout_loss": NaN}'),
+        ("scores.json", '{"holdout": {"errors": 3, "rows": 40}, "holdout_loss": NaN}'),
         ("members/00/member.json", "{}"),
     ],
 )
-def test_a_run_with_a_damaged_file_is_made_anew(tmp_path: Path, name: str, content: str) -> None:
-    trained: list[int] = []
+def test_complete_run_is_reused_and_damaged_run_is_trained_again(
+    name: str, content: str, tmp_path: Path, kernel: FakeKernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def trainings() -> int:
+        compare.compare(tmp_path, None, ["dense"], 1)
+        return len(kernel.recipes)
 
-    def compared() -> int:
-        compare.compare(tmp_path, None, ["dense"], 1, lambda order: _finish(order, trained))
-        return len(trained)
-
-    assert (compared(), compared()) == (1, 1)
+    assert (trainings(), trainings()) == (1, 1)
+    assert "complete run found; not trained again" in capsys.readouterr().out
     (folder,) = tmp_path.glob("runs/sample-dense-*")
     (folder / name).write_text(content)
-    assert (compared(), compared()) == (2, 2)
-    assert json.loads((tmp_path / "runs" / "compare.json").read_text())[0]["errors"] == [72]
-
-
-def _finish(order: RunConfig, trained: list[int], *, whole: int = 9) -> None:
-    """Leave a run as training does; seeds above ``whole`` as a budget does."""
-    seed = order.recipe.seed
-    trained.append(seed)
-    digits = dataset.load(order.data, default=order.home / "data", cache=order.cache)
-    split = splits.split(digits.labels, folds=order.recipe.folds, members=1, holdout=order.recipe.holdout, seed=seed)
-    run = runs_of.begin(order.home / "runs", order.recipe, digits)
-    held = len(split.holdout)
-    rows = {"fold": len(split.folds[0].validation), "holdout": held, "test": len(digits.test_images)}
-    probabilities = {name: np.full((rows[name.split("-")[0]], 10), 0.1, np.float32) for name in members.PROBABILITIES}
-    record = {"epochs": order.recipe.epochs, "stopped": seed > whole, "weights": 1, "multiply_adds": 1, "seconds": 1.0}
-    run.member(0).mkdir(parents=True)
-    (run.member(0) / members.NETWORK).touch()
-    members.write_member(
-        run.member(0), runs_of.member_owner(run.identity, 0), record, {"loss": [1.0]}, "", probabilities
-    )
-    run.finish({"holdout": {"errors": held // 2, "rows": held}, "holdout_loss": 2.3})
-
-
-@pytest.mark.slow
-def test_recipes_are_trained_side_by_side_and_none_twice(tmp_path: Path) -> None:
-    def runs() -> list[str]:
-        return sorted(path.parent.name for path in tmp_path.glob("runs/*/scores.json"))
-
-    done = kit("compare", "--recipes", "dense,adaptive-cnn", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    table = (tmp_path / "runs" / "compare.md").read_text()
-    assert table in done.stdout
-    both = json.loads((tmp_path / "runs" / "compare.json").read_text())
-    assert [one["recipe"] for one in both] == ["dense", "adaptive-cnn"]
-    assert all(len(one["errors"]) == 1 and one["rows"] == 144 for one in both)
-    assert both[1]["errors"][0] < 20, "it learns from rows drawn by their loss"
-    first = runs()
-    assert len(first) == 2
-    digits = dataset.load(None, default=tmp_path / "data", cache=tmp_path / "runs" / "cache")
-    dense_run = runs_of.find_complete(tmp_path / "runs", recipe.load_recipe("dense"), digits)
-    assert dense_run
-    assert kit("compare", "--recipes", "dense,adaptive-cnn", cwd=tmp_path).returncode == 0
-    assert runs() == first
-    assert (tmp_path / "runs" / "compare.md").read_text() == table
+    assert (trainings(), trainings()) == (2, 2)
+    assert json.loads((tmp_path / "runs" / "compare.json").read_text())[0]["errors"] == [1]

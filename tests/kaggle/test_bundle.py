@@ -40,11 +40,32 @@ def test_the_script_is_plain_text_and_the_same_each_time(tmp_path: Path) -> None
     assert first == second
     assert len(first.encode()) < 400_000
     assert first.endswith((ROOT / "kernel.py").read_text())
-    for module in (ROOT / "src" / "digit_recognizer").glob("*.py"):
-        if module.stem not in ("__init__", *bundle.LEFT_OUT):
-            assert f"# digit_recognizer/{module.name}\n" in first
-            assert module.read_text() in first
+    for name, path in bundle.import_closure(ROOT).items():
+        assert f"# {path.relative_to(ROOT / 'src').as_posix()}\n" in first
+        assert name == "digit_recognizer" or path.read_text() in first
     ast.parse(first)
+
+
+def test_script_has_no_code_for_submitting(tmp_path: Path) -> None:
+    modules = bundle.import_closure(ROOT)
+    assert not [name for name in modules if re.search(r"\.(kaggle|experiments|cli|doctor|runs_table)\b", name)]
+    text = build(tmp_path).read_text()
+    for word in ("KAGGLE_KEY", "kagglesdk", "access_token", "create_submission"):
+        assert word not in text
+
+
+def test_imports_for_type_checking_are_not_bundled(tmp_path: Path) -> None:
+    package = tmp_path / "src" / "digit_recognizer"
+    package.mkdir(parents=True)
+    (tmp_path / "kernel.py").write_text("from digit_recognizer import one\n")
+    (package / "__init__.py").touch()
+    (package / "one.py").write_text(
+        "if TYPE_CHECKING:\n    from digit_recognizer import types_only\n"
+        "def f():\n    from digit_recognizer.two import name\n"
+    )
+    (package / "two.py").touch()
+    (package / "types_only.py").touch()
+    assert list(bundle.import_closure(tmp_path)) == ["digit_recognizer", "digit_recognizer.two", "digit_recognizer.one"]
 
 
 def test_the_metadata_are_what_kaggle_needs(tmp_path: Path) -> None:
@@ -114,7 +135,12 @@ def test_a_kernel_that_cannot_be_is_refused(words: list[str], told: str, capsys:
 def test_a_kernel_that_lacks_a_module_is_never_pushed(
     form: list[str], kaggle: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle, "LEFT_OUT", (*bundle.LEFT_OUT, "ledger"))
+    closure = bundle.import_closure
+    monkeypatch.setattr(
+        bundle,
+        "import_closure",
+        lambda root: {name: path for name, path in closure(root).items() if name != "digit_recognizer.ledger"},
+    )
     assert cli.main(["push", *form]) == 1
     assert "does not start by itself, with nothing beside it: ImportError" in one_line(capsys.readouterr().err)
     assert "SaveKernel" not in kaggle.calls
@@ -191,7 +217,7 @@ def run_alone(root: Path, *words: str, mount: str = "input/competitions/digit-re
 def test_the_script_alone_leaves_a_checked_submission_and_can_be_fetched(
     tmp_path: Path, kaggle: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = run_alone(tmp_path / "kaggle", "--epochs", "4", "--batch-size", "32", "--neighbours", "5")
+    shown = run_alone(tmp_path / "kaggle", "--epochs", "4", "--batch-size", "32", "--knn-weight", "5")
     assert "\nneighbours: " in shown
     working = tmp_path / "kaggle" / "working"
     assert submission.check(working / "submission.csv", 359) == []
@@ -251,7 +277,7 @@ def test_what_is_pasted_into_a_cell_heeds_its_own_options_alone(tmp_path: Path) 
 @pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="the package is not installed in the environment tried here")
 def test_the_repository_s_kernel_too_can_be_pasted(tmp_path: Path) -> None:
     text = (ROOT / "kernel.py").read_text()
-    code = text.replace("cli.script(main)", "cli.script(lambda order: print(order.recipe))")
+    code = text.replace("run_script(main)", "run_script(lambda config: print(config.recipe))")
     done = paste(tmp_path, f"import os\ndel os.environ['KAGGLE_KERNEL_RUN_TYPE']\n{code}")
     assert (done.returncode, done.stdout, done.stderr) == (0, "standard\n", "")
 
@@ -260,12 +286,10 @@ def test_worker_processes_of_a_pasted_script_find_its_modules(tmp_path: Path) ->
     text = build(tmp_path / "pasted").read_text().removesuffix((ROOT / "kernel.py").read_text())
     story = """
 import operator
-from digit_recognizer.training import devices
-from digit_recognizer.training.executors import processes
 from digit_recognizer.training.executors import local
 from digit_recognizer.training.progress import Progress
 silent = Progress(0, 0, (), 0)
-engines.run(operator.is_, [0, 1], silent, workers=2, threads=1, done=lambda *told: print(*told))
+local.run_jobs(operator.is_, [0, 1], silent, workers=2, threads=1, done=lambda *told: print(*told))
 """
     done = paste(tmp_path, text + story)
     assert (done.returncode, done.stderr) == (0, "")

@@ -73,10 +73,10 @@ def test_a_later_call_goes_on_too_unless_the_file_is_another(
     assert int(kaggle.ranges[-1].removeprefix("bytes=").rstrip("-")) >= 32_768
     # Another file of Kaggle's: nothing of the first is used.
     kaggle.cuts = 99
-    assert cli.main(["data"]) == 1
+    assert cli.main(["data", "--force"]) == 1
     kaggle.cuts = 0
     kaggle.pack(train_csv=csv_text("train", seed=1), test_csv=csv_text("test", seed=1))
-    assert cli.main(["data"]) == 0
+    assert cli.main(["data", "--force"]) == 0
     assert (place / "data" / "train.csv").read_bytes() == csv_text("train", seed=1)
 
 
@@ -157,11 +157,18 @@ def test_a_process_that_waited_for_one_that_failed_downloads(place: Path, kaggle
     (place / "data").mkdir()
     (place / "data" / "train.csv").write_bytes(b"old")
     (place / "data" / "test.csv").write_bytes(b"old")
-    lock = kaggle_client.files.lock(place / "data" / ".download.lock", wait=False)
-    timer = threading.Timer(0.5, lock.close)
-    timer.start()
-    assert cli.main(["data"]) == 0
-    timer.join()
+    locked = threading.Event()
+
+    def hold() -> None:
+        with kaggle_client.files.locked(place / "data" / ".download.lock"):
+            locked.set()
+            real_sleep(0.5)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert locked.wait(10)
+    assert cli.main(["data", "--force"]) == 0
+    thread.join()
     assert whole(place)
 
 
@@ -189,7 +196,8 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_not_held(place: Path) -> Non
 
 def test_parts_of_other_versions_and_of_killed_processes_are_removed(place: Path, kaggle: Server) -> None:
     (place / "data").mkdir()
-    stale = [".0123456789abcdef-digit-recognizer.zip", ".train.csv.4711.part", ".test.csv.1.part", ".download.lock"]
+    stale = [".0123456789abcdef-digit-recognizer.zip", ".train.csv.4711.part", ".test.csv.1.part"]
+    (place / "data" / ".download.lock").touch()
     for name in (*stale, "mine.txt", ".mine"):
         (place / "data" / name).write_bytes(b"x")
     assert cli.main(["data"]) == 0

@@ -183,7 +183,7 @@ def test_a_run_on_part_of_the_data_is_not_picked(
         )
         assert len(kaggle.submissions) == 1
     else:
-        assert "submitted only by RUN=: 900 training rows" in line
+        assert "submitted only with --run: 900 training rows" in line
         assert cli.main([*SUBMIT, "--run", "part-1", "--no-wait"]) == 0
 
 
@@ -712,7 +712,7 @@ def test_scores_ranks_marks_and_needs_no_network(home: Path, capsys: pytest.Capt
     assert by_run["broken"].endswith("-0.01500  ! low")
     assert "most often a file made with leaked labels" in shown
     assert "!" not in by_run["alone"], "a blend may well be better than its members"
-    assert "cannot be submitted: a sample run" in by_run["sample-quick-1"]
+    assert "cannot be submitted: sample run" in by_run["sample-quick-1"]
 
 
 def test_scores_fit_100_columns_and_show_no_escapes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -773,17 +773,7 @@ def test_scores_with_credentials_but_no_network_says_so(
     assert "not brought up to date: Kaggle cannot be reached" in one_line(shown.err)
 
 
-@pytest.mark.timed
-def test_scores_of_500_runs_take_under_half_a_second(home: Path) -> None:
-    with ledger.changing(home / "submissions") as rows:
-        rows += [Row(run=f"quick-{i}", holdout_errors=i, holdout_rows=4200) for i in range(500)]
-    times = []
-    for _ in range(5):
-        began = time.monotonic()
-        done = kit("scores", cwd=home)
-        times.append(time.monotonic() - began)
-        assert done.stdout.count("quick-") == 500
-    assert min(times) < 0.5, times
+def test_scores_are_printed_without_heavy_imports(home: Path) -> None:
     code = "import sys; from digit_recognizer import cli; cli.main(['scores']); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
     assert not {"tensorflow", "keras", "pandas", "kagglesdk", "requests"} & set(loaded)

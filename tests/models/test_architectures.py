@@ -1,4 +1,4 @@
-"""Augmentation and networks do to images what they say."""
+"""Augmentation, preprocessing and the networks."""
 
 import subprocess
 import sys
@@ -43,20 +43,20 @@ def spread(images: np.ndarray) -> np.ndarray:
     return np.stack(moments, axis=1).reshape(-1, 2, 2)
 
 
-def test_images_pass_unchanged_outside_training_and_without_amounts() -> None:
+def test_images_are_unchanged_outside_training() -> None:
     layer = RandomAffine(rotation=40, zoom=0.3, shift=0.2, shear=20, seed=0)
     np.testing.assert_array_equal(np.asarray(layer(blob(), training=False)), blob())
     np.testing.assert_allclose(warped(), blob(), atol=1e-3)
 
 
-def test_each_image_gets_its_own_draw_and_the_seed_decides_it() -> None:
+def test_each_image_is_transformed_by_its_own_amounts() -> None:
     one, same, other = warped(seed=1, shift=0.1), warped(seed=1, shift=0.1), warped(seed=2, shift=0.1)
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
     assert len(np.unique(middle(one).round(4), axis=0)) == len(one)
 
 
-def test_shift_moves_the_centre_by_up_to_its_fraction_and_nothing_else() -> None:
+def test_shift_moves_the_centre_by_up_to_its_fraction() -> None:
     moved = middle(warped(500, shift=0.1)) - middle(blob(1))
     assert 0.9 * 2.8 < np.abs(moved).max() < 2.85
     assert abs(np.corrcoef(moved.T)[0, 1]) < 0.2, "down and right are drawn apart"
@@ -70,7 +70,7 @@ def test_rotation_turns_by_up_to_its_angle() -> None:
     np.testing.assert_allclose(np.linalg.det(covariance), np.linalg.det(spread(blob(1)))[0], rtol=0.1)
 
 
-def test_zoom_changes_width_and_height_apart() -> None:
+def test_zoom_scales_width_and_height_independently() -> None:
     before, after = spread(blob(1)), spread(warped(500, zoom=0.2))
     width, height = (np.sqrt(after[:, i, i] / before[:, i, i]) for i in (0, 1))
     for scale in (1 / width, 1 / height):
@@ -79,56 +79,56 @@ def test_zoom_changes_width_and_height_apart() -> None:
     assert abs(np.corrcoef(width, height)[0, 1]) < 0.2
 
 
-def test_shear_leans_and_keeps_the_area() -> None:
+def test_shear_keeps_the_area() -> None:
     after = spread(warped(500, shear=20))
     assert np.abs(after[:, 0, 1]).max() > 1
     np.testing.assert_allclose(np.linalg.det(after), np.linalg.det(spread(blob(1)))[0], rtol=0.1)
 
 
-def test_the_layer_is_made_again_from_its_configuration() -> None:
+def test_layer_is_restored_from_its_configuration() -> None:
     layer = RandomAffine(rotation=10, zoom=0.1, shift=0.1, shear=5, seed=3)
     again = RandomAffine.from_config(layer.get_config())
     np.testing.assert_array_equal(layer(blob(), training=True), again(blob(), training=True))
 
 
-def test_a_digit_is_set_upright_and_keeps_its_mass_and_height() -> None:
+def test_deskew_removes_the_slant_and_keeps_mass_and_height() -> None:
     y, x = np.mgrid[:28, :28]
     strokes = [255.0 * (np.abs(x - 13.5 - lean * (y - 13.5)) < 2) * (np.abs(y - 13.5) < 9) for lean in (-0.6, 0, 0.4)]
     images = np.stack(strokes).astype(np.float32)[..., None]
-    found = np.asarray(preprocessing.transform(images, "upright"))
-    np.testing.assert_allclose(spread(found)[:, 0, 1], 0, atol=0.3)
+    result = np.asarray(preprocessing.transform(images, "deskew"))
+    np.testing.assert_allclose(spread(result)[:, 0, 1], 0, atol=0.3)
     assert np.abs(spread(images)[::2, 0, 1]).min() > 8
-    np.testing.assert_allclose(middle(found), middle(images), atol=0.1)
-    np.testing.assert_allclose(found.sum(axis=(2, 3)), images.sum(axis=(2, 3)), rtol=0.02)
+    np.testing.assert_allclose(middle(result), middle(images), atol=0.1)
+    np.testing.assert_allclose(result.sum(axis=(2, 3)), images.sum(axis=(2, 3)), rtol=0.02)
 
 
-@pytest.mark.parametrize("view", ["widened", "upright-widened"])
-def test_a_digit_is_as_wide_as_any_other_and_at_most_doubled(view: str) -> None:
+@pytest.mark.parametrize("preprocessing_name", ["width", "deskew-width"])
+def test_width_is_normalised_by_a_factor_of_at_most_two(preprocessing_name: str) -> None:
     images = np.zeros((4, 28, 28, 1), np.float32)
     for image, width in zip(images, (2, 9, 15, 18), strict=True):
         image[5:20, 4 : 4 + width] = 200
-    found = np.asarray(preprocessing.transform(images, view))
-    widths = np.sqrt(spread(found)[:, 0, 0])
-    assert found[0].sum() == pytest.approx(2 * images[0].sum(), rel=0.06), "no more than doubled"
+    result = np.asarray(preprocessing.transform(images, preprocessing_name))
+    widths = np.sqrt(spread(result)[:, 0, 0])
+    assert result[0].sum() == pytest.approx(2 * images[0].sum(), rel=0.06), "no more than doubled"
     np.testing.assert_allclose(widths[1:], 4.5, rtol=0.05)
-    np.testing.assert_allclose(middle(found)[:, 0], 13.5, atol=0.1)
-    np.testing.assert_allclose(middle(found)[:, 1], middle(images)[:, 1], atol=0.1)
+    np.testing.assert_allclose(middle(result)[:, 0], 13.5, atol=0.1)
+    np.testing.assert_allclose(middle(result)[:, 1], middle(images)[:, 1], atol=0.1)
 
 
-@pytest.mark.parametrize("view", PREPROCESSING)
-def test_no_ink_stays_none_and_pixels_stay_in_range(view: str) -> None:
+@pytest.mark.parametrize("preprocessing_name", PREPROCESSING)
+def test_blank_image_stays_blank_and_pixels_stay_in_range(preprocessing_name: str) -> None:
     images = np.concatenate([np.zeros((1, 28, 28, 1), np.float32), 255 * np.eye(28, dtype=np.float32)[None, ..., None]])
-    found = np.asarray(preprocessing.transform(images, view) if view != "plain" else images)
-    assert not found[0].any()
-    assert found.min() >= 0
-    assert found.max() <= 255
+    result = np.asarray(preprocessing.transform(images, preprocessing_name) if preprocessing_name != "none" else images)
+    assert not result[0].any()
+    assert result.min() >= 0
+    assert result.max() <= 255
 
 
-def test_what_a_network_sees_comes_before_its_other_layers() -> None:
+def test_preprocessing_is_split_from_the_other_layers() -> None:
     network = architectures.build("slim-conv", dropout=0, preprocessing="deskew")
-    view, rest = architectures.split_preprocessing(network)
-    layered = np.asarray(view(blob(2)))
-    np.testing.assert_allclose(layered, preprocessing.transform(blob(2), "upright"), atol=1e-3)
+    preprocessing_model, rest = architectures.split_preprocessing(network)
+    layered = np.asarray(preprocessing_model(blob(2)))
+    np.testing.assert_allclose(layered, preprocessing.transform(blob(2), "deskew"), atol=1e-3)
     for layer in rest:
         layered = layer(layered)
     np.testing.assert_allclose(layered, network(blob(2)), rtol=1e-4, atol=1e-4)
@@ -136,7 +136,7 @@ def test_what_a_network_sees_comes_before_its_other_layers() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_takes_raw_pixels_and_gives_logits(name: str) -> None:
+def test_network_returns_logits_for_raw_pixels(name: str) -> None:
     keras.utils.set_random_seed(0)
     network = architectures.build(name, dropout=0.2)
     logits = np.asarray(network(blob(3)))
@@ -157,22 +157,25 @@ def test_a_network_takes_raw_pixels_and_gives_logits(name: str) -> None:
         ("dense", 200_960 + 32_896 + 16_512 + 512 + 1_290, 0.251),
     ],
 )
-def test_the_size_of_a_network(name: str, weights: int, products: float) -> None:
+def test_network_size(name: str, weights: int, products: float) -> None:
     network = architectures.build(name, dropout=0.2)
-    found = architectures.size(network)
-    assert found[0] == weights
-    assert found[1] / 1e6 == pytest.approx(products, abs=0.06)
+    result = architectures.size(network)
+    assert result[0] == weights
+    assert result[1] / 1e6 == pytest.approx(products, abs=0.06)
     assert "logits (Dense)" in architectures.summary(network)
     assert "Param #" in architectures.summary(network)
 
 
 @pytest.mark.slow
-def test_every_network_once_saved_is_loaded_by_plain_keras_in_safe_mode(tmp_path: Path) -> None:
+def test_saved_networks_load_in_keras_without_this_package(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", blob(3))
     logits = {}
-    for name, view in [*((name, "plain") for name in NETWORKS), *(("dense", view) for view in PREPROCESSING[1:])]:
-        network = architectures.build(name, dropout=0.2, preprocessing=view)
-        name = name if view == "plain" else view
+    for name, preprocessing_name in [
+        *((name, "none") for name in NETWORKS),
+        *(("dense", name) for name in PREPROCESSING[1:]),
+    ]:
+        network = architectures.build(name, dropout=0.2, preprocessing=preprocessing_name)
+        name = name if preprocessing_name == "none" else preprocessing_name
         network.save(tmp_path / f"{name}.keras")
         logits[name] = np.asarray(network(blob(3)))
     code = (
@@ -188,33 +191,33 @@ def test_every_network_once_saved_is_loaded_by_plain_keras_in_safe_mode(tmp_path
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.keras.npy"), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_recipe_can_name_every_network_there_is() -> None:
+def test_recipes_list_every_network() -> None:
     assert set(architectures.BODIES) == set(NETWORKS)
 
 
 @pytest.mark.slow
-def test_start_up_talk_is_held_back_and_warnings_are_not() -> None:
+def test_startup_messages_are_hidden_and_warnings_shown() -> None:
     code = (
-        "import os\nfrom digit_recognizer import backend\n"
-        "with backend._chatter_held_back():\n"
+        "import os\nfrom digit_recognizer.training import backend\n"
+        "with backend._without_startup_messages():\n"
         "    os.write(2, b'I0000 port.cc:153] oneDNN custom operations are on.\\nW0000 the disk is on fire\\n')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.stderr == "W0000 the disk is on fire\n"
 
 
-@pytest.mark.parametrize("numbers", ["bfloat16", "float16"])
-def test_half_precision_computes_much_the_same_with_weights_in_float32(numbers: str) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_16_bit_precision_is_close_to_float32_with_float32_weights(precision: str) -> None:
     keras.utils.set_random_seed(0)
     whole = architectures.build("slim-conv", dropout=0)
-    half = architectures.build("slim-conv", dropout=0, precision=numbers)
+    half = architectures.build("slim-conv", dropout=0, precision=precision)
     half.set_weights(whole.get_weights())
     images = 255 * np.random.default_rng(0).random((64, 28, 28, 1), np.float32)
     for training in (True, False):  # the batch's own means, then those so far
-        expected, found = (np.asarray(network(images, training=training)) for network in (whole, half))
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, atol=0.1 * expected.std())
-    for mine, its in zip(half.get_weights(), whole.get_weights(), strict=True):
-        assert mine.dtype == np.float32
-        np.testing.assert_allclose(mine, its, atol=0.02, rtol=0.05)  # the means have moved alike
+        expected, result = (np.asarray(network(images, training=training)) for network in (whole, half))
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, atol=0.1 * expected.std())
+    for half_weights, weights in zip(half.get_weights(), whole.get_weights(), strict=True):
+        assert half_weights.dtype == np.float32
+        np.testing.assert_allclose(half_weights, weights, atol=0.02, rtol=0.05)  # the means have moved alike
     assert keras.config.dtype_policy().name == "float32"

@@ -1,4 +1,4 @@
-"""Budgets: what is planned for the pace that was measured."""
+"""The plan for a budget at a measured pace."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -32,21 +32,24 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Planned:
     def plan(seconds: float, recipe: Recipe = STANDARD, *, kept: int = 0, step: float = 0.0128) -> budget.Plan:
         monkeypatch.setattr(devices, "plan_workers", lambda members: (min(2, members), 1))
         monkeypatch.setattr(budget, "measure_paces", lambda *_, **__: [Pace(start=1.0, step=step, seconds=0.0)] * 2)
-        monkeypatch.setattr(budget, "rerank_seconds", lambda recipe, images: images / 10_000 * bool(recipe.neighbours))
         split = splits.split(DIGITS.labels, folds=recipe.folds, members=recipe.members, holdout=0.05, seed=0)
+
+        def rerank_seconds(images: int) -> float:
+            return images / 10_000 * bool(recipe.knn_weight)
+
         missing: Sequence[int] = range(kept, recipe.members)
-        return budget.plan_budget(recipe, DIGITS, split, kept, missing, time.monotonic() + seconds)
+        return budget.plan_budget(recipe, DIGITS, split, kept, missing, time.monotonic() + seconds, rerank_seconds)
 
     return plan
 
 
-def test_all_of_a_recipe_is_planned_where_there_is_time(planned: Planned) -> None:
+def test_whole_recipe_is_planned_if_time_suffices(planned: Planned) -> None:
     plan = planned(3600)
     assert (plan.members, plan.epochs) == (4, 16)
 
 
 @pytest.mark.parametrize("seconds", [15, 20, 30, 45, 60, 120])
-def test_what_is_planned_fits(seconds: float, planned: Planned) -> None:
+def test_plan_fits_the_budget(seconds: float, planned: Planned) -> None:
     began = time.monotonic()
     plan = planned(seconds)
     waves = -(-plan.members // 2)
@@ -56,28 +59,28 @@ def test_what_is_planned_fits(seconds: float, planned: Planned) -> None:
     more = planned(seconds, load_recipe("standard").changed(epochs=plan.epochs + 1))
     assert plan.epochs == 16 or more.members * more.epochs * plan.members > 0
     assert plan.epochs == 16 or end + waves * plan.member_seconds / plan.epochs > 0.75 * seconds, (
-        "hardly any time is lost"
+        "most of the budget is used"
     )
 
 
-def test_reranking_and_members_kept_from_before_take_their_time(planned: Planned) -> None:
-    assert planned(30).epochs < planned(30, STANDARD.changed(neighbours=0)).epochs
+def test_reranking_and_kept_members_reduce_the_plan(planned: Planned) -> None:
+    assert planned(30).epochs < planned(30, STANDARD.changed(knn_weight=0)).epochs
     many = STANDARD.changed(members=400)
     assert planned(30, many, kept=36).epochs < planned(30, many).epochs
-    assert 10 < planned(585, many).members < planned(585, many.changed(neighbours=0)).members
+    assert 10 < planned(585, many).members < planned(585, many.changed(knn_weight=0)).members
 
 
 @pytest.mark.parametrize("seconds", [-5, 0, 3])
-def test_time_that_is_up_already_is_named(seconds: float, planned: Planned) -> None:
+def test_too_short_budget_is_refused(seconds: float, planned: Planned) -> None:
     with pytest.raises(BadInput, match="budget: too short to train anything") as refused:
         planned(seconds)
     assert refused.value.hint
-    assert planned(seconds, kept=1).members == 0, "what is trained already is blended"
+    assert planned(seconds, kept=1).members == 0, "kept members are blended"
 
 
 @pytest.mark.parametrize("rows", [20, 300])
 @pytest.mark.slow
-def test_an_epoch_of_one_batch_is_planned_and_its_pace_measured(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epoch_of_one_batch_is_planned_and_its_pace_measured(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from digit_recognizer.training import trainer
 
     few = dataset.Dataset(DIGITS.images[:rows], DIGITS.labels[:rows], DIGITS.test_images[:20], Path("files"), False, "")
@@ -88,4 +91,7 @@ def test_an_epoch_of_one_batch_is_planned_and_its_pace_measured(rows: int, monke
     assert pace.step > 0
     assert pace.seconds >= pace.start > 0
     monkeypatch.setattr(budget, "measure_paces", lambda *_, **__: [pace])
-    assert budget.plan_budget(recipe, few, split, 0, [0], time.monotonic() + 120).epochs == recipe.epochs
+    assert (
+        budget.plan_budget(recipe, few, split, 0, [0], time.monotonic() + 120, lambda images: 0.0).epochs
+        == recipe.epochs
+    )

@@ -1,4 +1,4 @@
-"""The backend, the precision and the variables that decide a result, whatever files and variables a user has."""
+"""The backend, the precision and the environment variables that change a result."""
 
 import json
 import os
@@ -12,21 +12,21 @@ from conftest import keep, kit
 from digit_recognizer.errors import BadInput
 from digit_recognizer.training import devices, numerics
 
-LIGHT = (
-    "import sys; from digit_recognizer import numerics; sys.exit(bool({'keras', 'tensorflow', 'jax'} & {*sys.modules}))"
-)
+IMPORT_WITHOUT_KERAS = """
+import sys
+from digit_recognizer.training import numerics
+sys.exit(bool({'keras', 'tensorflow', 'jax'} & {*sys.modules}))
+"""
 # The settings that a network is built and trained with, and a sum that another number format would change.
 SETTINGS = """
 import json
 from digit_recognizer.training import backend
-from digit_recognizer.training import callbacks
-from digit_recognizer.training import trainer
-from digit_recognizer.models import preprocessing
+from digit_recognizer.training.trainer import predict
 from digit_recognizer.models import architectures
 from digit_recognizer.training.backend import keras
 import numpy as np
 keras.utils.set_random_seed(0)
-network = networks.build("conv-pool", dropout=0)
+network = architectures.build("conv-pool", dropout=0)
 images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
 trainer = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
 trainer.compile("sgd", "mse")
@@ -34,13 +34,13 @@ epochs = len(trainer.fit(np.ones((8, 3)), np.ones(8), batch_size=2, epochs=3, ve
 config = keras.config
 print(json.dumps([
     config.backend(), config.floatx(), config.epsilon(), config.image_data_format(), config.dtype_policy().name, epochs,
-    member.probabilities(network, images).tolist(),
+    predict(network, images).tolist(),
 ]))
 """
 
 
-def test_it_is_known_without_keras() -> None:
-    assert not subprocess.run([sys.executable, "-c", LIGHT]).returncode
+def test_numerics_imports_neither_keras_nor_a_backend() -> None:
+    assert not subprocess.run([sys.executable, "-c", IMPORT_WITHOUT_KERAS]).returncode
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_it_is_known_without_keras() -> None:
         (0, True, "fpu", None, "bfloat16"),
     ],
 )
-def test_the_machine_decides_the_precision(
+def test_auto_precision_follows_the_machine(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     gpus: int,
@@ -73,14 +73,14 @@ def test_the_machine_decides_the_precision(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(devices, "gpus", lambda: gpus)
     monkeypatch.setattr(devices, "tpu", lambda: tpu)
-    monkeypatch.setattr(numerics, "_instructions", lambda: set(flags.split()))
+    monkeypatch.setattr(numerics, "_cpu_flags", lambda: set(flags.split()))
     assert numerics.resolved_precision("auto") == resolved
     assert numerics.resolved_precision("float16") == "float16"
 
 
 def test_jax_on_a_processor_uses_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "gpus", lambda: 0)
-    monkeypatch.setattr(numerics, "_instructions", lambda: {"amx_bf16"})
+    monkeypatch.setattr(numerics, "_cpu_flags", lambda: {"amx_bf16"})
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert numerics.resolved_precision("auto") == "float32"
 
@@ -88,9 +88,7 @@ def test_jax_on_a_processor_uses_float32(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("value", "found"), [(None, "tensorflow"), ("", "tensorflow"), ("tensorflow", "tensorflow"), ("jax", "jax")]
 )
-def test_the_backend_is_the_variables_or_tensorflow(
-    monkeypatch: pytest.MonkeyPatch, value: str | None, found: str
-) -> None:
+def test_backend_is_the_variable_or_tensorflow(monkeypatch: pytest.MonkeyPatch, value: str | None, found: str) -> None:
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     if value is not None:
         monkeypatch.setenv("KERAS_BACKEND", value)
@@ -98,20 +96,20 @@ def test_the_backend_is_the_variables_or_tensorflow(
 
 
 @pytest.mark.parametrize("value", ["theano", "TensorFlow", "openvino", "numpy", " ", "jax\n"])
-def test_a_backend_that_cannot_train_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_backend_that_cannot_train_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("KERAS_BACKEND", value)
     with pytest.raises(BadInput, match="KERAS_BACKEND: expected one of tensorflow, jax, torch, found"):
         numerics.keras_backend()
 
 
-def test_a_backend_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BadInput, match="KERAS_BACKEND: torch is not installed"):
         numerics.keras_backend()
 
 
-def test_variables_that_change_a_result_are_part_of_its_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_lists_variables_that_change_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in numerics.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -144,21 +142,21 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
 
 
 @pytest.mark.slow
-def test_nothing_in_keras_json_changes_a_result(plain: list[object], tmp_path: Path) -> None:
+def test_keras_json_does_not_change_a_result(plain: list[object], tmp_path: Path) -> None:
     other = {"floatx": "float64", "epsilon": 0.1, "backend": "jax", "image_data_format": "channels_first"}
     keep(tmp_path / ".keras" / "keras.json", other)
     assert _settings(tmp_path) == plain
 
 
 @pytest.mark.slow
-def test_nor_does_a_damaged_one_or_a_variable_for_debugging(plain: list[object], tmp_path: Path) -> None:
+def test_damaged_keras_json_and_debug_variables_do_not_change_a_result(plain: list[object], tmp_path: Path) -> None:
     keep(tmp_path / "keras.json", {"floatx": "int8"})
     limits = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "none"}
     assert _settings(tmp_path, KERAS_HOME=str(tmp_path), KERAS_BACKEND="", **limits) == plain
 
 
 @pytest.mark.slow
-def test_a_run_with_an_unknown_backend_ends_in_one_line(tmp_path: Path) -> None:
+def test_run_with_unknown_backend_prints_error_and_hint(tmp_path: Path) -> None:
     done = kit("run", "--recipe", "dense", "--epochs", "1", cwd=tmp_path, env=os.environ | {"KERAS_BACKEND": "theano"})
     assert done.returncode == 2
     assert done.stderr.count("\n") == 2

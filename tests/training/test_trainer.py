@@ -1,7 +1,5 @@
-"""What rows an epoch has, how fast they come, at what rate it learns, and which epoch is kept."""
+"""The rows of an epoch, the learning rate, and the epoch of the checkpoint."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from digit_recognizer.training import backend, callbacks, trainer
 from digit_recognizer.training.backend import keras
 
 
-def _an_epoch(batches: Any) -> list[list[Any]]:
+def _epoch_batches(batches: Any) -> list[list[Any]]:
     """Each batch's arrays, one epoch long."""
     if isinstance(batches, backend._Batches):
         epoch = [batches[index] for index in range(len(batches))]
@@ -26,58 +24,34 @@ def _an_epoch(batches: Any) -> list[list[Any]]:
 @pytest.mark.parametrize(
     "make", [backend.batches, lambda *arrays, size, shuffle_seed=None: backend._Batches(arrays, size, shuffle_seed)]
 )
-def test_rows_come_in_whole_batches_each_epoch_in_another_order_that_the_seed_decides(make: Any) -> None:
+def test_shuffled_batches_are_full_and_depend_on_seed_and_epoch(make: Any) -> None:
     rows, labels = np.arange(1000), np.arange(1000) % 10
     batches = make(rows, labels, size=64, shuffle_seed=3)
-    epochs = [_an_epoch(batches) for _ in range(2)]
+    epochs = [_epoch_batches(batches) for _ in range(2)]
     for epoch in epochs:
         assert [len(batch[0]) for batch in epoch] == [64] * 15
         assert all((batch[0] % 10 == batch[1]).all() for batch in epoch)
     first, second = (np.concatenate([batch[0] for batch in epoch]) for epoch in epochs)
-    assert len(set(first)) == len(set(second)) == 960, "no row comes twice"
-    assert len(set(first) | set(second)) > 980, "those left out are others each time"
+    assert len(set(first)) == len(set(second)) == 960, "no row is repeated"
+    assert len(set(first) | set(second)) > 980, "different rows are dropped"
     assert (first == second).mean() < 0.02
     assert (first == rows[:960]).mean() < 0.02
     again, other = (
-        np.concatenate([batch[0] for batch in _an_epoch(make(rows, labels, size=64, shuffle_seed=seed))])
+        np.concatenate([batch[0] for batch in _epoch_batches(make(rows, labels, size=64, shuffle_seed=seed))])
         for seed in (3, 4)
     )
     assert (again == first).all()
     assert (other == first).mean() < 0.02
-    assert (np.concatenate([batch[0] for batch in _an_epoch(make(rows, size=64))]) == rows).all(), "judged are all"
-    assert sorted(_an_epoch(make(rows[:40], size=64, shuffle_seed=3))[0][0]) == list(range(40)), "fewer than a batch"
-
-
-WAITING = """
-import os, time
-if hasattr(os, "sched_setaffinity"):  # one core: the tuner was seen to hold an epoch up there
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-    os.environ[name] = "1"
-import numpy as np
-from digit_recognizer.training import callbacks
-from digit_recognizer.training import trainer
-from digit_recognizer.models import preprocessing
-from digit_recognizer.models import architectures
-network, images = networks.build("conv-pool", dropout=0), np.zeros((12000, 28, 28), np.uint8)
-member.probabilities(network, images[:1])
-began, worked = time.monotonic(), time.process_time()
-for rows in (3000, 4200, 6000, 8400, 12000):  # the tuner sleeps twice as long each time: not all end as it wakes
-    member.probabilities(network, images[:rows])
-took, worked = time.monotonic() - began, time.process_time() - worked
-print(worked / took)
-"""
-
-
-@pytest.mark.timed
-def test_a_core_is_never_waiting() -> None:
-    words = [sys.executable, "-c", WAITING]
-    busy = [float(subprocess.run(words, stdout=subprocess.PIPE, check=True, timeout=120).stdout) for _ in range(2)]
-    assert max(busy) > 0.85
+    assert (np.concatenate([batch[0] for batch in _epoch_batches(make(rows, size=64))]) == rows).all(), (
+        "all rows without shuffling"
+    )
+    assert sorted(_epoch_batches(make(rows[:40], size=64, shuffle_seed=3))[0][0]) == list(range(40)), (
+        "fewer than a batch"
+    )
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 1])
-def test_an_epoch_has_as_many_rows_as_before_and_the_rest_come_once(share: float) -> None:
+def test_resampling_keeps_the_number_of_rows(share: float) -> None:
     loss = np.random.default_rng(0).exponential(size=1000)
     rows = trainer.resample_rows(loss, share, np.random.default_rng(1))
     assert len(rows) == 1000
@@ -88,7 +62,7 @@ def test_an_epoch_has_as_many_rows_as_before_and_the_rest_come_once(share: float
     np.testing.assert_array_equal(rows, trainer.resample_rows(loss, share, np.random.default_rng(1)))
 
 
-def test_the_hardest_rows_come_most_often_and_without_loss_all_alike() -> None:
+def test_resampling_prefers_rows_with_high_loss() -> None:
     loss = np.full(1000, 0.001)
     loss[:10] = 5
     counts = np.bincount(trainer.resample_rows(loss, 0.5, np.random.default_rng(0)), minlength=1000)
@@ -99,7 +73,7 @@ def test_the_hardest_rows_come_most_often_and_without_loss_all_alike() -> None:
 
 
 @pytest.mark.parametrize("warmup", [0, 0.2, 0.9])
-def test_the_rate_makes_one_cycle(warmup: float) -> None:
+def test_one_cycle_rises_and_falls(warmup: float) -> None:
     climb = round(200 * warmup)
     rates = [float(trainer.OneCycle(0.01, warmup, 200)(step)) for step in range(201)]
     assert max(rates) == pytest.approx(0.01)
@@ -113,7 +87,7 @@ def test_the_rate_makes_one_cycle(warmup: float) -> None:
         np.testing.assert_allclose(np.diff(rates[: climb + 1]), 0.0096 / climb, rtol=1e-3)
 
 
-def test_the_rate_decays_by_five_percent_each_epoch() -> None:
+def test_decay_lowers_the_rate_by_five_percent_per_epoch() -> None:
     recipe = load_recipe("deotte15").changed(network="dense")
     rows = np.zeros((1000, 28, 28), np.uint8)
     _, model = trainer.build_trainer(recipe, rows, rows[:0], seed=0)
@@ -133,12 +107,12 @@ def test_the_rate_decays_by_five_percent_each_epoch() -> None:
         ("constant", 45, 0),
     ],
 )
-def test_the_checkpoint_is_of_the_last_quarter_where_the_rate_falls(schedule: str, epochs: int, first: int) -> None:
+def test_checkpoint_starts_in_the_last_quarter_of_falling_schedules(schedule: str, epochs: int, first: int) -> None:
     assert trainer.first_epoch(load_recipe("deotte15").changed(schedule=schedule, epochs=epochs)) == first
 
 
-class Silent:
-    """Stands for the process that waits."""
+class SilentReporter:
+    """A reporter without output."""
 
     def batch(self, done: int, of: int, loss: float) -> None: ...
 
@@ -149,31 +123,31 @@ class Silent:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("schedule", "late"), [("decay", True), ("constant", False)])
-def test_the_network_kept_is_of_an_epoch_that_the_schedule_admits(tmp_path: Path, schedule: str, late: bool) -> None:
-    draw = np.random.default_rng(0)  # labels drawn by lot: the more is learnt, the worse the fold
+def test_checkpoint_has_lowest_loss_of_admitted_epochs(tmp_path: Path, schedule: str, late: bool) -> None:
+    draw = np.random.default_rng(0)  # random labels: the validation loss rises with training
     rows, labels = draw.integers(0, 256, (256, 28, 28), np.uint8), draw.integers(0, 10, 256, np.uint8)
     out, out_labels = draw.integers(0, 256, (64, 28, 28), np.uint8), draw.integers(0, 10, 64, np.uint8)
     recipe = load_recipe("dense").changed(schedule=schedule, epochs=8, batch_size=32, dropout=0)
-    reporter: Any = Silent()
+    reporter: Any = SilentReporter()
     trained = trainer.train_member(
         recipe, rows, labels, out, out_labels, seed=0, checkpoint=tmp_path / "network.keras", reporter=reporter
     )
-    judged = trained.history["val_loss"]
+    losses = trained.history["val_loss"]
     first = 6 if late else 0
-    assert trained.best_epoch - 1 == np.argmin(judged[first:]) + first
-    assert np.argmin(judged) < 6
+    assert trained.best_epoch - 1 == np.argmin(losses[first:]) + first
+    assert np.argmin(losses) < 6
     kept = trainer.row_losses(trained.network, out, out_labels).mean()
-    assert kept == pytest.approx(judged[trained.best_epoch - 1], abs=0.1), "in bfloat16 where that is fast"
+    assert kept == pytest.approx(losses[trained.best_epoch - 1], abs=0.1), "in bfloat16 where that is fast"
 
 
-def test_the_checkpoint_is_the_best_of_the_cycles_last_quarter_and_until_then_the_best_so_far(tmp_path: Path) -> None:
+def test_checkpoint_ignores_epochs_before_the_first_admitted_one(tmp_path: Path) -> None:
     recipe, path = load_recipe("quick").changed(network="dense"), tmp_path / "network.keras"
     network = architectures.build("dense", dropout=0)
-    keeper = callbacks.FoldCheckpoint(network, recipe, path, first=3)
-    keeper.set_model(network)
+    best_checkpoint = callbacks.FoldCheckpoint(network, recipe, path, first=3)
+    best_checkpoint.set_model(network)
     kept = []
     for epoch, loss in enumerate([0.3, 0.1, 0.2, 0.4, 0.2, 0.3]):
         network.set_weights([np.full(weights.shape, epoch) for weights in network.get_weights()])
-        keeper.on_epoch_end(epoch, {"val_loss": loss})
+        best_checkpoint.on_epoch_end(epoch, {"val_loss": loss})
         kept.append(int(keras.models.load_model(path).get_weights()[0].flat[0]))
     assert kept == [0, 1, 1, 3, 4, 4]

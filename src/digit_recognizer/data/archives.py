@@ -15,17 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import IO, NamedTuple, cast
 
-from digit_recognizer import files
+from digit_recognizer import files, hints
 from digit_recognizer.errors import BadInput
 
 TABLES = ("train", "test")
 LIMIT = 512 << 20  # bytes of a file, packed or unpacked: train.csv has 77 MB, with each field quoted and padded 300 MB
-DIRECTORY = 1 << 20  # bytes of a zip's list of members, some 10,000, each of which takes memory
-MEMBERS = 16  # members of a zip that are looked into
-NESTED = 3  # archives within each other
+DIRECTORY = 1 << 20  # bytes of a zip's list of members, enough for some 10,000
+MEMBERS = 16  # members of a zip that are opened
+NESTED = 3  # archives inside each other
 HEAD = 1 << 14  # bytes of a file's beginning, more than a header line has
 BLOCK = 1 << 20  # bytes read at a time
-# Names that the competition's files have after a browser, a file manager or an unpacker, without the mark of a copy:
+# Names of the competition's files after a download, a copy or an extraction, without the suffix of a copy:
 # "train (1).csv", "Train - Copy.csv", "train 2.csv", "train.csv (1).zip".
 COPY = re.compile(r"( ?-? ?copy)?( ?\(\d+\)|[ -]\d{1,2})?(?=\.|$)")
 PACKED = "zip|gz|tgz|tar|7z|rar|bz2|xz|zst"
@@ -35,7 +35,7 @@ NAME = re.compile(
     rf"(?P<table>train|test|sample_submission)\.(csv|{PACKED})({ENDING})*"
     rf"|digit[-_ ]?recognizer({ENDING})*|unconfirmed( \d+)?\.crdownload"
 )
-# What reading a damaged archive raises.
+# Errors raised for damaged archives.
 DAMAGE = (
     zipfile.BadZipFile,
     gzip.BadGzipFile,
@@ -48,10 +48,11 @@ DAMAGE = (
 )
 UNPACK = "unpack it, or make a zip of train.csv and test.csv"
 DOWNLOAD_HINT = (
-    "download digit-recognizer.zip again from https://www.kaggle.com/competitions/digit-recognizer/data, or make data"
+    "download digit-recognizer.zip again from https://www.kaggle.com/competitions/digit-recognizer/data, "
+    f"or run `{hints.command('data', force=True)}`"
 )
 END = b"PK\5\6"  # the record at a zip's end
-ZIP, GZIP = (b"PK\3\4", END), b"\x1f\x8b"  # what they begin with
+ZIP, GZIP = (b"PK\3\4", END), b"\x1f\x8b"  # their first bytes
 FOREIGN = (  # offset, bytes found there, what the file is, how to fix it
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     (0, b"Rar!\x1a\x07", "a RAR archive", UNPACK),
@@ -64,7 +65,14 @@ FOREIGN = (  # offset, bytes found there, what the file is, how to fix it
 
 
 class Text(NamedTuple):
-    """A text while its file is open."""
+    """A text whose file is open.
+
+    Attributes:
+        name: its file name.
+        where: its file and, in an archive, its member, for messages.
+        stream: the unpacked content.
+        stated: length and CRC-32 as a zip states them, else None.
+    """
 
     name: str
     where: str
@@ -73,19 +81,19 @@ class Text(NamedTuple):
 
 
 def table_in_name(name: str) -> str | None:
-    """Of which table a file's name speaks; ``"any"`` for the competition's other names, None for foreign ones."""
+    """Return the table that a file name refers to, ``"any"`` for the competition's other names, None for others."""
     match = NAME.fullmatch(COPY.sub("", name.lower()))
     return (match["table"] or "any") if match else None
 
 
 def open_texts(path: Path) -> Iterator[Text]:
-    """Open each text in a file in turn; what is packed in it is unpacked while it is read."""
+    """Open each text in a file in turn; packed texts are unpacked while they are read."""
     if path.is_symlink() and not path.exists():
         raise BadInput(f"{path}: a link to {path.readlink()}, which does not exist", hint=DOWNLOAD_HINT)
     if not path.is_file():
         raise BadInput(f"{path}: expected a file, found a pipe or a device", hint="save it as a file first")
     if path.name.lower().endswith(UNFINISHED):
-        raise BadInput(f"{path}: an unfinished download", hint=f"wait until it is complete, or {DOWNLOAD_HINT}")
+        raise BadInput(f"{path}: an incomplete download", hint=f"wait until it is complete, or {DOWNLOAD_HINT}")
     if path.stat().st_size > LIMIT:
         raise too_large(str(path))
     with path.open("rb", buffering=0) as file:
@@ -93,13 +101,13 @@ def open_texts(path: Path) -> Iterator[Text]:
 
 
 def _unpacked(text: Text, depth: int = 0) -> Iterator[Text]:
-    """Give a text as it is, or those in it where it is an archive."""
+    """Yield a text, or the texts in it if it is an archive."""
     head = text.stream.peek(HEAD)[:HEAD]
     if not head.startswith((*ZIP, GZIP)):
         _refuse_foreign(head, text.where)
         yield text
     elif depth == NESTED:
-        raise BadInput(f"{text.where}: more than {NESTED} archives within each other", hint=UNPACK)
+        raise BadInput(f"{text.where}: more than {NESTED} archives inside each other", hint=UNPACK)
     elif head.startswith(ZIP):
         yield from _members(text, depth)
     else:
@@ -108,18 +116,18 @@ def _unpacked(text: Text, depth: int = 0) -> Iterator[Text]:
 
 
 def _members(text: Text, depth: int) -> Iterator[Text]:
-    """Give the texts in a zip, those named as the competition's or, where there are none, all of a few."""
+    """Yield the texts in a zip: those with the competition's names or, if there are none, all of a few."""
     file: IO[bytes] = text.stream
-    if depth:  # a zip is read from its end, where the list of members is
+    if depth:  # the list of members is at the end of a zip
         file = io.BytesIO(read_limited(text.stream, text.where))
     file.seek(-min(file.seek(0, os.SEEK_END), 1 << 17), os.SEEK_END)
     tail = file.read()
-    # The list's length is looked at before Python reads it, in both places where Python may look for it. The larger
-    # kind of record, which no zip below 4 GB needs, is refused.
+    # The length of the list is checked before Python reads it, in both places where Python may find it. Zip64 records,
+    # which no zip below 4 GB needs, are refused.
     ends = (tail[-22:], tail[max(tail.rfind(END), 0) :])
-    long = any(end.startswith(END) and int.from_bytes(end[12:16], "little") > DIRECTORY for end in ends)
-    if long or re.search(rb"(?s)PK\x06\x07.{16}PK\x05\x06", tail):
-        raise BadInput(f"{text.where}: a zip with too many members to be the competition's", hint=DOWNLOAD_HINT)
+    too_long = any(end.startswith(END) and int.from_bytes(end[12:16], "little") > DIRECTORY for end in ends)
+    if too_long or re.search(rb"(?s)PK\x06\x07.{16}PK\x05\x06", tail):
+        raise BadInput(f"{text.where}: too many members in the zip", hint=DOWNLOAD_HINT)
     with zipfile.ZipFile(file) as archive:
         infos = [info for info in archive.infolist() if info.filename and not info.is_dir()]
         for info in infos:
@@ -127,13 +135,13 @@ def _members(text: Text, depth: int) -> Iterator[Text]:
             if name.root or name.drive or ".." in name.parts:
                 raise BadInput(f"{text.where}: member {info.filename!r} points outside the folder", hint=DOWNLOAD_HINT)
         visible = [info for info in infos if not re.search(r"(^|[/\\])(\.[^/\\]|__MACOSX)", info.filename)]
-        speaking = [(table_in_name(PureWindowsPath(info.filename).name), info) for info in visible]
-        named = [info for table, info in speaking if table in TABLES]
-        named = named or [info for table, info in speaking if table == "any"]
+        by_name = [(table_in_name(PureWindowsPath(info.filename).name), info) for info in visible]
+        named = [info for table, info in by_name if table in TABLES]
+        named = named or [info for table, info in by_name if table == "any"]
         chosen = named or visible
         if not 0 < len(chosen) <= MEMBERS:
             raise BadInput(
-                f"{text.where}: expected train.csv and test.csv in the zip, found {len(named)} such among "
+                f"{text.where}: expected train.csv and test.csv in the zip, found {len(named)} of them among "
                 f"{len(infos):,} members",
                 hint=DOWNLOAD_HINT,
             )
@@ -142,7 +150,7 @@ def _members(text: Text, depth: int) -> Iterator[Text]:
             if info.file_size > LIMIT:
                 raise too_large(where)
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise BadInput(f"{where}: packed in a way other than deflate", hint=UNPACK)
+                raise BadInput(f"{where}: expected deflate compression, found another", hint=UNPACK)
             if info.flag_bits & 1:
                 raise BadInput(f"{where}: encrypted", hint=DOWNLOAD_HINT)
             with archive.open(info) as inner:
@@ -152,12 +160,12 @@ def _members(text: Text, depth: int) -> Iterator[Text]:
 
 
 def _buffered(stream: object) -> io.BufferedReader:
-    """Give a stream whose beginning can be looked at."""
+    """Return a stream whose beginning can be peeked at."""
     return io.BufferedReader(cast(io.RawIOBase, stream), HEAD)
 
 
 def _refuse_foreign(head: bytes, where: str) -> None:
-    """Refuse by its beginning what is neither text of a table nor an archive that can be read."""
+    """Refuse, by its first bytes, a file that is neither a text nor a supported archive."""
     for offset, mark, what, hint in FOREIGN:
         if head.startswith(mark, offset):
             raise BadInput(f"{where}: expected CSV, zip or gzip, found {what}", hint=hint)
@@ -169,14 +177,14 @@ def _refuse_foreign(head: bytes, where: str) -> None:
         )
     if begins == b"{":
         raise BadInput(
-            f"{where}: expected CSV, zip or gzip, found JSON, as Kaggle's error messages are", hint=DOWNLOAD_HINT
+            f"{where}: expected CSV, zip or gzip, found JSON, as in Kaggle's error messages", hint=DOWNLOAD_HINT
         )
     if not begins:
         raise BadInput(f"{where}: empty; expected a header line and a row for each image", hint=DOWNLOAD_HINT)
 
 
 def read_limited(stream: IO[bytes], where: str) -> bytes:
-    """Read a stream to its end, which must come within ``LIMIT``."""
+    """Read a stream of at most ``LIMIT`` bytes to its end."""
     content = io.BytesIO()
     while block := stream.read(BLOCK):
         content.write(block)
@@ -186,18 +194,19 @@ def read_limited(stream: IO[bytes], where: str) -> bytes:
 
 
 def too_large(where: str) -> BadInput:
+    """Return the error for a file that exceeds ``LIMIT``."""
     return BadInput(
-        f"{where}: larger than {LIMIT >> 20} MB; the competition's largest file has 77 MB", hint=DOWNLOAD_HINT
+        f"{where}: larger than {LIMIT >> 20} MB; the largest file of the competition has 77 MB", hint=DOWNLOAD_HINT
     )
 
 
 @contextmanager
 def archive_errors(path: Path) -> Iterator[None]:
-    """Turn what reading a damaged or foreign archive raises, and the system's refusals, into a ``BadInput``."""
+    """Convert errors of damaged or unsupported archives, and of the file system, into ``BadInput``."""
     with files.explained(path):
         try:
             yield
         except DAMAGE as error:
             raise BadInput(f"{path}: damaged or truncated ({error})", hint=DOWNLOAD_HINT) from error
-        except (RuntimeError, NotImplementedError) as error:  # a form that Python does not read
+        except (RuntimeError, NotImplementedError) as error:  # unsupported by Python
             raise BadInput(f"{path}: cannot be unpacked ({error})", hint=UNPACK) from error

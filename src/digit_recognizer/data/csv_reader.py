@@ -1,8 +1,8 @@
 """Parse the competition's CSV files strictly.
 
-``train.csv`` has the header ``label,pixel0,…,pixel783`` and one row per image; ``test.csv`` has the same columns without
-the label. Pixels are integers from 0 (background) to 255 (ink), row by row. Any other content is refused with file, line
-and column.
+``train.csv`` has the header ``label,pixel0,…,pixel783`` and one row per image; ``test.csv`` has the same columns
+without the label. Pixels are integers from 0 (background) to 255 (ink), row by row. Any other content is refused with
+its file, line and column.
 """
 
 import re
@@ -20,8 +20,8 @@ COLUMNS = {
     "test": tuple(f"pixel{i}" for i in range(SIDE * SIDE)),
     "train": ("label", *(f"pixel{i}" for i in range(SIDE * SIDE))),
 }
-CHUNK = 1 << 18  # bytes of text at a time, so that their arrays stay in a core's cache
-LINE = 1 << 16  # bytes of a line at most: 83 for each field, where " 255 " in quotes has 7
+CHUNK = 1 << 18  # bytes of text per step; larger arrays would not fit the processor's cache
+LINE = 1 << 16  # bytes, the longest line: 83 per field, where a quoted and padded one has 7
 THREADS = 4
 FIELD = re.compile(' *([0-9]{1,9}) *|" *([0-9]{1,9}) *" *')
 BOM = b"\xef\xbb\xbf"
@@ -33,18 +33,18 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def parse(text: bytes, table: str, file: str) -> Bytes:
-    """Parse the whole text of a CSV file, many rows at a time in some threads.
+    """Parse the text of a CSV file in several threads.
 
     Args:
-        text: UTF-8 with LF or CRLF line ends; the last line's end may be missing.
-        table: ``"train"`` or ``"test"``, which says what columns are expected.
+        text: UTF-8 with LF or CRLF line ends; the end of the last line may be missing.
+        table: ``"train"`` or ``"test"``.
         file: the file's name, for messages.
 
     Returns:
         uint8 (rows, columns): for ``"train"`` the label, 0 to 9, and 784 pixels; for ``"test"`` the pixels.
 
     Raises:
-        BadInput: naming file, line, column, what was expected and what was found.
+        BadInput: with the file, line and column, the expected and the found content.
     """
     text = text.removeprefix(BOM)
     if not text or text.isspace():
@@ -64,7 +64,7 @@ def parse(text: bytes, table: str, file: str) -> Bytes:
         raise BadInput(f"{file}: a header and no rows; expected a row for each image", hint=DOWNLOAD)
     line_end = b"\r\n" if text[:start].endswith(b"\r\n") else b"\n"
     if not text.endswith(b"\n"):
-        text += b"\r\n" if text.endswith(b"\r") else line_end  # a CR at the end stays in its field
+        text += b"\r\n" if text.endswith(b"\r") else line_end  # keep a CR at the end in its field
     chunks: list[memoryview] = []
     whole = memoryview(text)
     while start < end:
@@ -87,7 +87,11 @@ def parse(text: bytes, table: str, file: str) -> Bytes:
 
 
 def _parse_plain(chunk: memoryview, table: str, line_end: bytes) -> Bytes | None:
-    """Parse whole rows of one- to three-digit fields with array operations; None where anything else is in them."""
+    """Parse complete rows of fields of one to three digits with array operations; None if there is anything else.
+
+    pandas with integer dtypes takes three times as long, since each of the 784 columns costs time in each chunk, and
+    pyarrow twice as long (measured on two cores; see docs/architecture.md).
+    """
     columns = len(COLUMNS[table])
     characters = np.frombuffer(chunk, np.uint8)
     digits = characters - np.uint8(ord("0"))
@@ -104,8 +108,8 @@ def _parse_plain(chunk: memoryview, table: str, line_end: bytes) -> Bytes | None
         )
     ):
         return None
-    # At each character the number that ends there: ones + tens + hundreds. Bytes, which overflow from 256 on, are three
-    # times as fast as wider integers; an overflow leaves less than the hundred that the field began with.
+    # For each character, the number that ends there: ones + tens + hundreds. 8-bit integers are three times as fast as
+    # wider ones. They overflow from 256 on, and the result is then below the hundreds of the field.
     digits *= is_digit
     three = is_digit[2:] & is_digit[1:-1] & is_digit[:-2]
     hundreds = digits[:-2] * three
@@ -119,7 +123,13 @@ def _parse_plain(chunk: memoryview, table: str, line_end: bytes) -> Bytes | None
 
 
 def _parse_any(chunk: bytes, line: int, table: str, file: str) -> Bytes:
-    """Parse whole rows, the first on ``line``, field by field, quoted or padded ones too; refuse the first fault."""
+    """Parse complete rows field by field, also quoted and padded fields, and refuse the first fault.
+
+    Args:
+        chunk: the text of the rows.
+        line: the line number of the first row.
+        table, file: as in ``parse``.
+    """
     names = COLUMNS[table]
     parsed = []
     for number, text in enumerate(_decode(chunk, line, file).split("\n")[:-1]):
@@ -180,24 +190,24 @@ def _unquoted(name: str) -> str:
 
 
 def _header_fault(header: str, found: tuple[str, ...], table: str) -> tuple[str, str]:
-    """Say what a wrong header is, by the ways in which such files are made, and how to fix it."""
+    """Describe a wrong header by its probable origin, and return the fix."""
     expected = COLUMNS[table]
     other = "train" if table == "test" else "test"
     if found == COLUMNS[other]:
         return f"the columns of {other}.csv", "the two files may be swapped: rename them"
     counted = range(1, SIDE + 1)
     if found[-SIDE * SIDE :] == tuple(f"{row}x{column}" for row in counted for column in counted):
-        return "1x1,…,28x28: MNIST as CSV from elsewhere, which is another data set", DOWNLOAD
+        return "1x1,…,28x28: the CSV form of MNIST, another data set", DOWNLOAD
     if all(FIELD.fullmatch(name) for name in found):
-        return "numbers: there is no header", "put the header back as line 1, or download the file again"
+        return "numbers: the header is missing", "restore the header as line 1, or download the file again"
     if len(found) == 1 and (mark := next((mark for mark in ";\t|" if mark in header), "")):
         return f"names separated by {mark!r}", "save it with commas between fields"
     if found[: len(expected)] == expected and not any(found[len(expected) :]):
-        return "a comma at its end", "remove the comma at the end of each line, or download the file again"
+        return "a comma at the end", "remove the last comma of each line, or download the file again"
     if found[-len(expected) :] == expected:
         before = found[: -len(expected)]
-        what = f"an index column {before[0][:20]!r}" if len(before) == 1 else f"{len(before)} more columns"
-        return f"{what} before {expected[0]!r}", "save it without: in pandas, to_csv(…, index=False)"
+        what = f"an index column {before[0][:20]!r}" if len(before) == 1 else f"{len(before)} extra columns"
+        return f"{what} before {expected[0]!r}", "save it without them, in pandas with to_csv(…, index=False)"
     if len(set(found)) < len(found):
         fault = f"column {_shown(next(name for i, name in enumerate(found) if name in found[:i]))} twice"
     elif set(found) < set(expected):

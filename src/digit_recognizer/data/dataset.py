@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from digit_recognizer import files
+from digit_recognizer import files, hints
 from digit_recognizer.data import csv_reader, sources
 from digit_recognizer.data.sample import SAMPLE_MARK, write_sample
 
-COMPETITION_FINGERPRINT = "883625c3d3268d72"  # the fingerprint of the competition's own files
+COMPETITION_FINGERPRINT = "883625c3d3268d72"  # the fingerprint of the competition's files
 SLUG = "digit-recognizer"  # the competition's name in Kaggle's addresses
 ARCHIVE = f"{SLUG}.zip"
-CACHE_ENDING = ".4.arrays"  # the number of the form that the entries have
+CACHE_ENDING = ".4.arrays"  # 4 is the version of the format
 CACHE_HEAD = struct.Struct("<24sQQ")  # CACHE_MARK, training rows, test rows
 CACHE_MARK = b"digit-recognizer arrays\n"
 Arrays = tuple[csv_reader.Bytes, csv_reader.Bytes, csv_reader.Bytes]  # images, labels, test_images
@@ -30,10 +30,10 @@ class Dataset:
     Attributes:
         images: uint8 (n, 28, 28), 0 to 255, the training images.
         labels: uint8 (n,), 0 to 9.
-        test_images: uint8 (m, 28, 28), 0 to 255, the images to label.
-        source: where they were read from.
-        sample: True where these are the bundled sample's digits and not the competition's.
-        fingerprint: checksum of the three arrays, 16 hexadecimal digits, the same however the files were packed.
+        test_images: uint8 (m, 28, 28), 0 to 255.
+        source: the folder or file that they were read from.
+        sample: whether they are the bundled sample.
+        fingerprint: checksum of the three arrays, 16 hexadecimal digits, independent of how the files are packed.
     """
 
     images: csv_reader.Bytes
@@ -47,23 +47,23 @@ class Dataset:
         rows = f"{len(self.labels):,} training and {len(self.test_images):,} test rows"
         if self.sample:
             return (
-                f"the bundled sample, NOT the competition's files: {rows} "
-                "(for the real job name its folder or zip with DATA=)"
+                f"bundled sample, NOT the competition's files: {rows}\n"
+                f"hint: for the competition's files, {hints.command('data')}, or pass {hints.option('data')}"
             )
         return f"{self.source}: {rows}"
 
 
 def load(given: Path | None, *, default: Path, cache: Path) -> Dataset:
-    """Read training and test data from the first place that has them.
+    """Load training and test data.
 
     Args:
-        given: a folder or a zip named by the user; nothing else is looked at then.
-        default: the folder looked into where none was given. Where it has no data either, the bundled sample is used.
-        cache: folder for the parsed arrays and the sample. A cache entry is named by the content of the files it was
-            made from, so it is not stale when they change.
+        given: a folder or zip named by the user, the only place searched if given.
+        default: the folder searched otherwise. If it has no data either, the bundled sample is used.
+        cache: folder for the parsed arrays and the sample. Cache entries are named by the checksums of the files, so
+            they never become stale.
 
     Raises:
-        BadInput: no such place, files missing from it, or a file that is not in the competition's form.
+        BadInput: the place does not exist, lacks a file, or has a file in another format.
     """
     place = given or default
     if given is None and not exists(place):
@@ -90,15 +90,15 @@ def load(given: Path | None, *, default: Path, cache: Path) -> Dataset:
 
 
 def exists(place: Path) -> bool:
-    """Whether a folder has anything that looks like the competition's files, whole or not."""
+    """Whether a folder has files that look like the competition's, complete or not."""
     return sources.has_tables(place)
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Put ``train.csv`` and ``test.csv`` of a zip into ``folder``, each whole or not at all.
+    """Extract ``train.csv`` and ``test.csv`` from a zip into ``folder``, each atomically.
 
     Raises:
-        BadInput: the zip is damaged, lacks one of the two, has members that point outside, or is too large unpacked.
+        BadInput: the zip is damaged or too large, lacks a file, or has members that point outside the folder.
     """
     texts = {name: source.text() for name, source in sources.find_tables(archive).items()}
     for name, text in texts.items():
@@ -110,7 +110,7 @@ def _table(source: sources.Source) -> csv_reader.Bytes:
 
 
 def _from_cache(path: Path, key: str) -> tuple[Arrays, str] | None:
-    """Load a cache entry; None where there is none, or where anything in it is not as it was written."""
+    """Load a cache entry; None if there is none, or if it is damaged."""
     try:
         with path.open("rb", buffering=0) as entry:
             mark, rows, test_rows = CACHE_HEAD.unpack(entry.read(CACHE_HEAD.size))
@@ -143,11 +143,11 @@ def _to_cache(path: Path, key: str, arrays: Arrays, fingerprint: str) -> None:
 
 
 def _cache_tail(key: str, fingerprint: str) -> bytes:
-    """Give the end of a cache entry: of what files it was made, and the checksum of its arrays."""
+    """Return the end of a cache entry: the checksums of its source files and of its arrays."""
     return f"\n{key} {fingerprint}\n".encode()
 
 
 def _fingerprint(arrays: Arrays) -> str:
-    """Give one checksum of the arrays' own; not against forgery, but at the speed of reading memory."""
+    """Return a checksum of the arrays; it is fast and detects damage, but is not cryptographic."""
     checksums = " ".join(f"{len(array)} {zlib.crc32(array.data):08x}" for array in arrays)
     return hashlib.blake2b(checksums.encode(), digest_size=8).hexdigest()

@@ -14,17 +14,15 @@ SAMPLE_MARK = "SAMPLE.txt"
 
 
 def write_sample(folder: Path) -> None:
-    """Write scikit-learn's 1,797 digits of 8×8 pixels as ``train.csv`` and ``test.csv`` of the competition's form.
+    """Write scikit-learn's 1,797 digits of 8×8 pixels as ``train.csv`` and ``test.csv`` in the competition's format.
 
-    They are enlarged to 20×20 and centred in 28×28, as the competition's own digits are; every fifth goes to the test
-    file. The digits are E. Alpaydın and C. Kaynak's (UCI, 1998); they share nothing with the competition's.
+    The images are enlarged to 20×20 pixels and centred in 28×28, like the competition's images; every fifth one goes to
+    the test file. They are E. Alpaydın and C. Kaynak's digits (UCI, 1998), and share none with the competition's.
     """
-    note = (
-        "scikit-learn's bundled digits in the competition's form, to try the kit with; not the competition's files.\n"
-    )
+    note = "scikit-learn's bundled digits in the competition's form, for trying the kit; not the competition's files.\n"
     paths = {name: folder / f"{name}.csv" for name in csv_reader.COLUMNS}
 
-    def mark() -> bytes:  # with checksums, so that a damaged file is written again
+    def mark() -> bytes:  # with checksums, so that damaged files are replaced
         return (note + "".join(f"{path.name} {sources.checksum(path)}\n" for path in paths.values())).encode()
 
     with suppress(OSError, BadInput):
@@ -39,7 +37,9 @@ def write_sample(folder: Path) -> None:
         -1, csv_reader.SIDE * csv_reader.SIDE
     )
     in_test = np.arange(len(pixels)) % 5 == 4
-    files.write_bytes(folder / SAMPLE_MARK, note.encode())  # first, so that no part is taken for the competition's
+    files.write_bytes(
+        folder / SAMPLE_MARK, note.encode()
+    )  # first, so that an interrupted sample is still marked as one
     for name, rows in (
         ("train", np.column_stack((digits.target, pixels))[~in_test]),
         ("test", pixels[in_test]),

@@ -1,37 +1,35 @@
-"""Find the competition's two tables in a folder or an archive, by name and by content, and read them within limits.
+"""Find the competition's two tables in a folder or an archive, by name and content.
 
-The files arrive in many forms: a browser's second copy, a subfolder, a zip in a zip, a web page saved as ``train.csv``.
-What is unambiguous is used. Files that differ, and files that are no table, are refused by their paths. Nothing is
-written under a name that an archive holds.
+Downloads come in many forms: a browser's second copy, a subfolder, a zip in a zip, a web page saved as ``train.csv``.
+Unambiguous files are used. Files that differ from each other and files of another format are refused with their paths.
 """
 
 import hashlib
 import os
-import shlex
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from digit_recognizer import files
+from digit_recognizer import files, hints
 from digit_recognizer.data import archives
 from digit_recognizer.errors import BadInput
 
-OTHERS = 500  # files of other names in a folder that are looked into
+OTHERS = 500  # files with other names in a folder that are opened
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the text of one table lies.
+    """The location of a table's text.
 
     Attributes:
         table: ``"train"`` or ``"test"``.
         path: the file.
-        where: the file and, in an archive, the member: for messages.
-        index: the text's number among those in the file.
-        head: its first bytes.
-        stated: its length and CRC-32 where a zip states them.
+        where: the file and, in an archive, the member, for messages.
+        index: the index of the text among those in the file.
+        head: the first bytes.
+        stated: length and CRC-32 if a zip states them.
     """
 
     table: str
@@ -50,35 +48,33 @@ class Source:
         return self.where != str(self.path)
 
     def text(self) -> bytes:
-        """Read the whole text, unpacked.
+        """Read the whole unpacked text.
 
         Raises:
             BadInput: it is damaged, or larger than ``LIMIT``.
         """
         with archives.archive_errors(self.path):
             with self.path.open("rb", buffering=0) as file:
-                if not file.read(4).startswith(
-                    (*archives.ZIP, archives.GZIP)
-                ):  # its size was checked when it was found
+                if not file.read(4).startswith((*archives.ZIP, archives.GZIP)):  # the size was checked before
                     file.seek(0)
                     return file.readall()
             for index, text in enumerate(archives.open_texts(self.path)):
                 if index == self.index:
                     return archives.read_limited(text.stream, self.where)
-        raise BadInput(f"{self.where}: changed while it was read", hint="run again")
+        raise BadInput(f"{self.where}: changed during reading", hint="rerun the command")
 
 
 def find_tables(place: Path) -> dict[str, Source]:
-    """Find both tables in a folder, its subfolders and archives, or in one archive.
+    """Find both tables in a folder with its subfolders and archives, or in one archive.
 
     Raises:
-        BadInput: no such place, a table that is missing, no table or damaged, or two of them that differ.
+        BadInput: the place does not exist, or a table is missing, damaged, of another format, or ambiguous.
     """
     with files.explained(place):
         if not place.exists():
             raise BadInput(
                 f"{place}: no such file or folder; expected a folder with train.csv and test.csv, or a zip of both",
-                hint="check the path after DATA=",
+                hint=f"check the path of {hints.option('data')}",
             )
         near, far, others = _listed(place) if place.is_dir() else ([place], [], [])
     found: list[Source] = []
@@ -87,7 +83,7 @@ def find_tables(place: Path) -> dict[str, Source]:
         for path in paths:
             try:
                 for source in _sources(path):
-                    found.append(source)  # also where a later one is at fault
+                    found.append(source)  # kept even if a later one is refused
             except BadInput as fault:
                 faults.append((archives.table_in_name(path.name), fault))
         if faults or {source.table for source in found} == set(archives.TABLES):
@@ -98,16 +94,16 @@ def find_tables(place: Path) -> dict[str, Source]:
 
 
 def has_tables(place: Path) -> bool:
-    """Whether a folder has anything that looks like the competition's files, whole or not."""
+    """Whether a folder has files that look like the competition's, complete or not."""
     with files.explained(place):
-        if not os.path.lexists(place):  # a broken link is an error, not an empty folder
+        if not os.path.lexists(place):  # a broken link is an error
             return False
         near, far, others = _listed(place)
     return bool(near or far or _of_other_names(others))
 
 
 def checksum(path: Path) -> str:
-    """Give length and CRC-32 of a file: four times as fast as a hash, and no edit within four bytes escapes it."""
+    """Return the length and CRC-32 of a file, four times as fast as a cryptographic hash."""
     size = crc = 0
     with files.explained(path), path.open("rb", buffering=0) as file:
         while block := file.read(archives.BLOCK // 4):  # stays in a core's cache
@@ -116,9 +112,9 @@ def checksum(path: Path) -> str:
 
 
 def _listed(place: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """Give a folder's files: those named as the competition's, those so named in other subfolders, and all others.
+    """List a folder: files with the competition's names, such files in other subfolders, and all other files.
 
-    Subfolders named as the competition's files, such as ``digit-recognizer (1)``, count as the folder itself.
+    Subfolders with the competition's names, such as ``digit-recognizer (1)``, count as the folder itself.
     """
     near: list[Path] = []
     far: list[Path] = []
@@ -142,7 +138,7 @@ def _listed(place: Path) -> tuple[list[Path], list[Path], list[Path]]:
 
 
 def _sources(path: Path) -> Iterator[Source]:
-    """Give the tables in a file that is named as the competition's, or by the user."""
+    """Yield the tables in a file that has one of the competition's names or was named by the user."""
     if archives.table_in_name(path.name) == "sample_submission":
         return
     with archives.archive_errors(path):
@@ -159,7 +155,7 @@ def _sources(path: Path) -> Iterator[Source]:
 
 
 def _of_other_names(paths: Iterable[Path]) -> list[Source]:
-    """Give the tables, recognised by their headers, in files of any names."""
+    """Return the tables in files with other names, recognised by their headers."""
     found = []
     for path in list(paths)[:OTHERS]:
         with suppress(BadInput):
@@ -168,7 +164,7 @@ def _of_other_names(paths: Iterable[Path]) -> list[Source]:
 
 
 def _table_of(head: bytes) -> str | None:
-    """Which table has a header that begins so."""
+    """Return the table whose header begins like this; None if neither does."""
     names = [name.strip(b' "') for name in head.removeprefix(b"\xef\xbb\xbf").split(b",", 2)[:2]]
     if names == [b"label", b"pixel0"]:
         return "train"
@@ -176,7 +172,7 @@ def _table_of(head: bytes) -> str | None:
 
 
 def _chosen(table: str, found: list[Source], faults: list[tuple[str | None, BadInput]], place: Path) -> Source:
-    """Give the source of a table, of which there may be copies."""
+    """Return the source of a table, of which there may be identical copies."""
     sources = [source for source in found if source.table == table]
     if not sources:
         for named, fault in faults:
@@ -184,12 +180,12 @@ def _chosen(table: str, found: list[Source], faults: list[tuple[str | None, BadI
                 raise fault
         if place.is_file() and found:
             raise BadInput(
-                f"{place}: {found[0].table}.csv alone; expected a folder with train.csv and test.csv, or a zip of both",
-                hint=f"name the folder, DATA={shlex.quote(str(place.parent))}",
+                f"{place}: only {found[0].table}.csv; expected a folder with train.csv and test.csv, or a zip of both",
+                hint=f"name the folder: {hints.option('data', place.parent)}",
             )
         only = f" beside {found[0]}" if found else ""
         raise BadInput(
-            f"{place}: no {table}.csv in it{only}; expected train.csv and test.csv, or a zip",
+            f"{place}: no {table}.csv{only}; expected train.csv and test.csv, or a zip",
             hint=archives.DOWNLOAD_HINT,
         )
     digits = [source for source in sources if b"pixel0" in source.head.partition(b"\n")[0]] or sources
@@ -197,14 +193,14 @@ def _chosen(table: str, found: list[Source], faults: list[tuple[str | None, BadI
     for copy in copies:
         if not _same(first, copy):
             raise BadInput(
-                f"{first} and {copy}: two files for {table}.csv, which differ; expected one",
+                f"{first} and {copy}: two different files for {table}.csv; expected one",
                 hint="remove or rename the one that is not the competition's",
             )
     return first
 
 
 def _same(one: Source, other: Source) -> bool:
-    """Whether two texts are the same but for their line ends."""
+    """Whether two texts are equal except for their line ends."""
     if _quick(one) == _quick(other):
         return True
     digests = []
@@ -215,7 +211,7 @@ def _same(one: Source, other: Source) -> bool:
 
 
 def _quick(source: Source) -> str:
-    """Give a text's checksum if that takes no unpacking, and otherwise what equals no other's."""
+    """Return a text's checksum if that needs no unpacking, else a unique text."""
     if source.stated:
         return source.stated
     return f"{source.where}, {source.index}" if source.packed else checksum(source.path)

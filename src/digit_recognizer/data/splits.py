@@ -1,10 +1,11 @@
-"""Decide who trains on which rows: a holdout that nobody trains on, and stratified folds of the rest."""
+"""Split the training rows into a holdout and stratified folds of the rest."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from digit_recognizer import hints
 from digit_recognizer.errors import BadInput
 
 Rows = npt.NDArray[np.intp]
@@ -12,10 +13,10 @@ Rows = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Fold:
-    """One division of the rows outside the holdout; indices into the training table, ascending.
+    """A division of the rows outside the holdout: ascending indices into the training table.
 
     Attributes:
-        train: rows to train on.
+        train: training rows.
         validation: validation rows, which choose the checkpoint and give the out-of-fold probabilities.
     """
 
@@ -25,43 +26,45 @@ class Fold:
 
 @dataclass(frozen=True)
 class Split:
-    """The holdout's rows (none where its fraction is 0) and a fold for each member."""
+    """The holdout rows (none if its fraction is 0) and a fold for each member."""
 
     holdout: Rows
     folds: tuple[Fold, ...]
 
 
 def split(labels: npt.NDArray[np.uint8], *, folds: int, members: int, holdout: float, seed: int) -> Split:
-    """Divide the rows, keeping the share of each digit.
+    """Split the rows, stratified by label.
 
-    Member i leaves out fold ``i % folds``; after ``folds`` members the rows are divided anew, by a seed of its own.
+    Member i has fold ``i % folds`` as its validation fold; after ``folds`` members the rows are divided again, with
+    another seed.
 
     Args:
-        labels: uint8 (n,), the digits.
+        labels: uint8 (n,), 0 to 9.
         folds: number of folds, at least 2.
-        members: how many folds to give; fewer than ``folds`` leave some rows without out-of-fold probabilities.
-        holdout: fraction of the rows kept from every fold, 0 for none.
-        seed: the same seed gives the same rows.
+        members: number of folds to return; with fewer than ``folds`` some rows have no out-of-fold probabilities.
+        holdout: fraction of the rows in the holdout, 0 for none.
+        seed: determines the rows.
 
     Raises:
-        BadInput: a digit has too few rows to be in every fold.
+        BadInput: a digit has too few rows for every fold.
     """
-    from sklearn.model_selection import StratifiedKFold, train_test_split  # takes a second, and workers need it not
+    from sklearn.model_selection import StratifiedKFold, train_test_split  # slow to import, and not needed in workers
 
     counts = np.bincount(labels, minlength=10)
     rows = np.arange(len(labels))
-    held = rows[:0]
+    holdout_rows = rows[:0]
     if holdout:
-        _require(counts, 2, "a holdout beside the folds")
+        _require(counts, 2, "a holdout and folds")
         try:
-            rows, held = train_test_split(rows, test_size=holdout, stratify=labels, random_state=seed)
+            rows, holdout_rows = train_test_split(rows, test_size=holdout, stratify=labels, random_state=seed)
         except ValueError as error:
             raise BadInput(
-                f"training data: {len(labels)} rows are too few for a holdout of {holdout:g}; give more or set it to 0"
+                f"training data: {len(labels)} rows are too few for a holdout of {holdout:g}",
+                hint=f"use more rows, or set {hints.option('holdout', 0)}",
             ) from error
-        rows, held = np.sort(rows), np.sort(held)
+        rows, holdout_rows = np.sort(rows), np.sort(holdout_rows)
         counts = np.bincount(labels[rows], minlength=10)
-    _require(counts, folds, f"{folds} folds" + (f" beside a holdout of {holdout:g}" if holdout else ""))
+    _require(counts, folds, f"{folds} folds" + (f" and a holdout of {holdout:g}" if holdout else ""))
     divisions = []
     for repeat in range(-(-members // folds)):
         shuffle = int(np.random.SeedSequence((seed, repeat)).generate_state(1)[0])
@@ -70,7 +73,7 @@ def split(labels: npt.NDArray[np.uint8], *, folds: int, members: int, holdout: f
             Fold(train=rows[train], validation=rows[validation])
             for train, validation in divider.split(rows, labels[rows])
         ]
-    return Split(holdout=held, folds=tuple(divisions[:members]))
+    return Split(holdout=holdout_rows, folds=tuple(divisions[:members]))
 
 
 def _require(counts: npt.NDArray[np.intp], least: int, purpose: str) -> None:
@@ -78,5 +81,6 @@ def _require(counts: npt.NDArray[np.intp], least: int, purpose: str) -> None:
     if counts[scarce] < least:
         raise BadInput(
             f"training data: expected at least {least} rows of each digit for {purpose}, "
-            f"found {counts[scarce]} of digit {scarce}; give more rows or fewer folds"
+            f"found {counts[scarce]} of digit {scarce}",
+            hint=f"use more rows, or lower {hints.option('folds')}",
         )

@@ -1,4 +1,4 @@
-"""Average members' probabilities: arrays in, arrays out, no files."""
+"""Average the probabilities of members: arrays in, arrays out, no files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,27 +7,26 @@ import numpy as np
 import numpy.typing as npt
 
 from digit_recognizer.data.splits import Fold, Split
-from digit_recognizer.ensemble import members
-from digit_recognizer.ensemble.members import Member, Probabilities
+from digit_recognizer.ensemble.members import PROBABILITIES, Member, Probabilities
 
 
 @dataclass(frozen=True)
 class Blend:
-    """The probabilities of an ensemble, of networks alone until ``knn.rerank_blend`` re-ranks them.
+    """The probabilities of an ensemble, before or after k-NN re-ranking.
 
-    Names that end in ``last`` are by the weights after the last epoch, all others by the checkpoint.
+    Names that end in ``last`` refer to the weights after the last epoch, all others to the checkpoint.
 
     Attributes:
-        oof, oof_last: float32 (n, 10), out-of-fold: each row's mean over the members that left it out; NaN where there
-            is none.
-        holdout: float32 (h, 10), the mean over all members on the holdout's rows.
+        oof, oof_last: float32 (n, 10), out-of-fold: for each training row the mean over the members that have it in
+            their validation fold; NaN where there is none.
+        holdout: float32 (h, 10), the mean over all members on the holdout rows.
         test: float32 (m, 10), the mean over all members on the test rows.
-        folds: of each member, what it was trained on and what it left out.
-        fold_members, fold_members_last: float32 (rows left out, 10), each member alone there.
-        holdout_members, holdout_members_last: float32 (h, 10), each member alone on the holdout's rows.
-        histories: each member's figures, epoch by epoch.
-        epochs: how many epochs its members were to be trained for, the fewest of all.
-        stopped: whether a budget ended one of them before that.
+        folds: the fold of each member.
+        fold_members, fold_members_last: for each member float32 (validation rows, 10).
+        holdout_members, holdout_members_last: for each member float32 (h, 10).
+        histories: for each member, metric → value per epoch.
+        epochs: the number of planned epochs, the smallest of all members.
+        stopped: whether a budget stopped a member before its last epoch.
     """
 
     oof: Probabilities
@@ -44,44 +43,44 @@ class Blend:
     stopped: bool
 
 
-def average(trained: Mapping[int, Member], split: Split, *, rows: int) -> Blend:
-    """Average the probabilities of the trained members.
+def average(members: Mapping[int, Member], split: Split, *, rows: int) -> Blend:
+    """Average the probabilities of the members.
 
     Args:
-        trained: member index → member, at least one.
+        members: member index → member, at least one.
         split: the split that the members were trained on.
-        rows: number of rows of the training table.
+        rows: the number of training rows.
     """
-    numbers = sorted(trained)
-    folds = tuple(split.folds[number] for number in numbers)
-    of = {name: tuple(trained[number].probabilities[name] for number in numbers) for name in members.PROBABILITIES}
+    indices = sorted(members)
+    folds = tuple(split.folds[index] for index in indices)
+    by_name = {name: tuple(members[index].probabilities[name] for index in indices) for name in PROBABILITIES}
     holdout, test = (
-        np.asarray(np.mean(of[name], axis=0, dtype=np.float64), np.float32) for name in ("holdout", "test")
+        np.asarray(np.mean(by_name[name], axis=0, dtype=np.float64), np.float32) for name in ("holdout", "test")
     )
     return Blend(
-        oof=out_of_fold(folds, of["fold"], rows),
-        oof_last=out_of_fold(folds, of["fold-last-epoch"], rows),
+        oof=out_of_fold(folds, by_name["fold"], rows),
+        oof_last=out_of_fold(folds, by_name["fold-last-epoch"], rows),
         holdout=holdout,
         test=test,
         folds=folds,
-        fold_members=of["fold"],
-        fold_members_last=of["fold-last-epoch"],
-        holdout_members=of["holdout"],
-        holdout_members_last=of["holdout-last-epoch"],
-        histories=[trained[number].history for number in numbers],
-        epochs=min(trained[number].record["epochs"] for number in numbers),
-        stopped=any(trained[number].record["stopped"] for number in numbers),
+        fold_members=by_name["fold"],
+        fold_members_last=by_name["fold-last-epoch"],
+        holdout_members=by_name["holdout"],
+        holdout_members_last=by_name["holdout-last-epoch"],
+        histories=[members[index].history for index in indices],
+        epochs=min(members[index].record["epochs"] for index in indices),
+        stopped=any(members[index].record["stopped"] for index in indices),
     )
 
 
 def out_of_fold(folds: tuple[Fold, ...], members: tuple[Probabilities, ...], rows: int) -> Probabilities:
-    """Average the members' probabilities on their validation rows: float32 (rows, 10), NaN where a row is in none."""
-    total, times = np.zeros((rows, 10)), np.zeros((rows, 1))
+    """Average the members' probabilities on their validation rows: float32 (rows, 10), NaN for rows in no fold."""
+    total, counts = np.zeros((rows, 10)), np.zeros((rows, 1))
     for fold, probabilities in zip(folds, members, strict=True):
         total[fold.validation] += probabilities
-        times[fold.validation] += 1
+        counts[fold.validation] += 1
     with np.errstate(invalid="ignore"):
-        return np.asarray(total / times, np.float32)
+        return np.asarray(total / counts, np.float32)
 
 
 def count_errors(labels: npt.NDArray[np.integer], probabilities: npt.NDArray[np.float32]) -> int:
@@ -93,4 +92,6 @@ def count_fold_errors(
     folds: tuple[Fold, ...], members: tuple[Probabilities, ...], labels: npt.NDArray[np.uint8]
 ) -> int:
     """Count the errors of all members on their validation rows; a row in several folds counts in each."""
-    return sum(count_errors(labels[fold.validation], one) for fold, one in zip(folds, members, strict=True))
+    return sum(
+        count_errors(labels[fold.validation], probabilities) for fold, probabilities in zip(folds, members, strict=True)
+    )

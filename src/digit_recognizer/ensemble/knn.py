@@ -1,4 +1,8 @@
-"""Ask the nearest training digits about images that the networks are in doubt of."""
+"""Re-rank ambiguous predictions by the distance to the nearest training images.
+
+The distance is the image distortion model of D. Keysers et al., "Deformation Models for Image Recognition" (IEEE TPAMI,
+2007). It compares pixels, where a network compares learnt features, so the errors of the two differ.
+"""
 
 import functools
 import itertools
@@ -24,210 +28,225 @@ Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
-MIN_PROBABILITY = 0.05  # a digit less probable than this is not asked about
-COARSE_CANDIDATES = (
-    300  # training images of a digit, by plain distance, that are compared by deformation at half the resolution
-)
-FINE_CANDIDATES = 32  # of these, the nearest then, that are compared by deformation as they are
-NEAREST = 3  # of these, the nearest then: fewer would believe a mistaken label
-REACH, PATCH = 2, 5  # pixels that a pixel may be moved by; the side of its surroundings that are compared
-MAX_WORKERS = 8  # more would take longer to start than to ask
-START_SECONDS = 1.0  # seconds until a worker has seen all that is known
-AMBIGUOUS_SHARE = 0.02  # of the images are in doubt, as a rule
+
+MIN_PROBABILITY = 0.05  # digits of a lower probability are not re-ranked
+COARSE_CANDIDATES = 300  # reference images of a digit, by Euclidean distance, compared at half the resolution
+FINE_CANDIDATES = 32  # the nearest of these, compared at full resolution
+NEAREST = 3  # the nearest of these, averaged; with fewer, one mislabelled reference image would decide
+REACH, PATCH = 2, 5  # pixels that a pixel may be displaced by; side of the patch that is compared around it
+MAX_WORKERS = 8  # starting more takes longer than it saves
+START_SECONDS = 1.0  # seconds until a worker has prepared the reference images
+AMBIGUOUS_SHARE = 0.02  # typical share of ambiguous predictions
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Images, what networks say of them, and whom to ask about them.
+    """Images with predictions to re-rank, and the reference images allowed for them.
 
     Attributes:
         images: uint8 (n, 28, 28).
-        opinions: each float32 (n, 10), probabilities.
-        known: integers, rows of the training table that may be asked; none of them is among ``images``.
+        predictions: one or more arrays of probabilities for these images, each float32 (n, 10).
+        references: indices of training rows; none of them is among ``images``.
     """
 
     images: Pixels
-    opinions: tuple[Probabilities, ...]
-    known: npt.NDArray[np.intp]
+    predictions: tuple[Probabilities, ...]
+    references: npt.NDArray[np.intp]
 
 
-def rerank_blend(
-    blended: Blend, recipe: Recipe, data: Dataset, split: Split, *, deadline: float | None = None
-) -> Blend:
-    """Re-rank ambiguous predictions by the nearest training rows, with the recipe's weight.
+def rerank_blend(blend: Blend, recipe: Recipe, data: Dataset, split: Split, *, deadline: float | None = None) -> Blend:
+    """Re-rank the ambiguous predictions of a blend and of its members, with the recipe's ``knn_weight``.
 
-    The reference rows of the test rows and the holdout are all training rows but the holdout's; those of the rows that
-    a member left out are the rows it was trained on, so each member's fold is re-ranked apart.
+    Scored rows are excluded from the reference images: for the test rows and the holdout these are all training rows
+    outside the holdout, for the validation rows of a member the rows it was trained on.
 
     Args:
-        blended, recipe, data, split: the blend and what it came from.
-        deadline: a time of ``time.monotonic`` by which the run is to end; rows not re-ranked by then stay as they are.
+        blend, recipe, data, split: the blend and what it was computed from.
+        deadline: a time of ``time.monotonic`` at which the run should end; rows not re-ranked by then stay unchanged.
     """
     if not recipe.knn_weight:
-        return blended
-
-    known = np.delete(np.arange(len(data.labels)), split.holdout)
-    of_folds = zip(blended.fold_members, blended.fold_members_last, strict=True)
-    on_holdout = (blended.holdout, *blended.holdout_members, *blended.holdout_members_last)
-    circles = [
-        Queries(data.test_images, (blended.test,), known),
-        Queries(data.images[split.holdout], on_holdout, known),
+        return blend
+    outside_holdout = np.delete(np.arange(len(data.labels)), split.holdout)
+    fold_predictions = zip(blend.fold_members, blend.fold_members_last, strict=True)
+    holdout_predictions = (blend.holdout, *blend.holdout_members, *blend.holdout_members_last)
+    queries = [
+        Queries(data.test_images, (blend.test,), outside_holdout),
+        Queries(data.images[split.holdout], holdout_predictions, outside_holdout),
         *(
-            Queries(data.images[fold.validation], opinions, fold.train)
-            for fold, opinions in zip(blended.folds, of_folds, strict=True)
+            Queries(data.images[fold.validation], predictions, fold.train)
+            for fold, predictions in zip(blend.folds, fold_predictions, strict=True)
         ),
     ]
-    until = None if deadline is None else deadline - FINAL_SECONDS
     (test,), (holdout, *holdout_members), *folds = rerank(
-        circles, data.images, data.labels, weight=recipe.knn_weight, deadline=until
+        queries,
+        data.images,
+        data.labels,
+        weight=recipe.knn_weight,
+        deadline=None if deadline is None else deadline - FINAL_SECONDS,
     )
-    of_fold, of_fold_last = zip(*folds, strict=True)
-    count = len(blended.folds)
-    after = replace(
-        blended,
-        oof=out_of_fold(blended.folds, of_fold, len(data.labels)),
-        oof_last=out_of_fold(blended.folds, of_fold_last, len(data.labels)),
+    fold_members, fold_members_last = zip(*folds, strict=True)
+    count = len(blend.folds)
+    reranked = replace(
+        blend,
+        oof=out_of_fold(blend.folds, fold_members, len(data.labels)),
+        oof_last=out_of_fold(blend.folds, fold_members_last, len(data.labels)),
         holdout=holdout,
         test=test,
-        fold_members=of_fold,
-        fold_members_last=of_fold_last,
+        fold_members=fold_members,
+        fold_members_last=fold_members_last,
         holdout_members=tuple(holdout_members[:count]),
         holdout_members_last=tuple(holdout_members[count:]),
     )
-    changed = int((blended.test.argmax(axis=1) != test.argmax(axis=1)).sum())
-    old, new = (count_fold_errors(one.folds, one.fold_members, data.labels) for one in (blended, after))
-    line = f"neighbours: {changed:,} of {len(test):,} answers changed; out of fold {old:,} wrong before, {new:,} after"
+    changed = int((blend.test.argmax(axis=1) != test.argmax(axis=1)).sum())
+    before, after = (count_fold_errors(one.folds, one.fold_members, data.labels) for one in (blend, reranked))
+    print(f"k-NN re-ranking: {changed:,} of {len(test):,} test predictions changed", flush=True)
+    errors = f"out-of-fold errors {before:,} → {after:,}"
     if len(split.holdout):
-        old, new = (count_errors(data.labels[split.holdout], one.holdout) for one in (blended, after))
-        line += f"; holdout {old:,} and {new:,}"
-    print(line, flush=True)
-    return after
+        before, after = (count_errors(data.labels[split.holdout], one.holdout) for one in (blend, reranked))
+        errors += f", holdout errors {before:,} → {after:,}"
+    print(f"  {errors}", flush=True)
+    return reranked
 
 
 def rerank(
-    circles: Sequence[Queries], known: Pixels, labels: Pixels, *, weight: float, deadline: float | None = None
+    queries: Sequence[Queries], images: Pixels, labels: Pixels, *, weight: float, deadline: float | None = None
 ) -> list[tuple[Probabilities, ...]]:
-    """Give all opinions anew, with what is more probable where they are in doubt once the nearest digits are asked.
-
-    What is near is told by pixels and not by features that a network has learnt, so the two are wrong about different
-    images. Worker processes share the work, the most doubtful image first.
+    """Re-rank all ambiguous predictions in worker processes, the most ambiguous images first.
 
     Args:
-        circles: images, opinions, and whom to ask.
-        known, labels: uint8 (k, 28, 28) and (k,), the training table.
-        weight: 0 changes nothing (see ``weighed``).
-        deadline: a time of ``time.monotonic`` after which no image is begun; those that are left keep what they had.
+        queries: images, predictions and the rows of their reference images.
+        images, labels: uint8 (k, 28, 28) and (k,), the training rows.
+        weight: 0 changes nothing (see ``reweight``).
+        deadline: a time of ``time.monotonic`` after which no image is started; the rest keep their predictions.
+
+    Returns:
+        for each of ``queries`` its predictions after re-ranking.
     """
-    doubts = [functools.reduce(np.logical_or, map(ambiguous, circle.opinions)) for circle in circles]
-    places = [(c, row) for c, flags in enumerate(doubts) for row in np.flatnonzero(flags.any(axis=1))]
-    places.sort(key=lambda place: -max(np.sort(opinion[place[1]])[-2] for opinion in circles[place[0]].opinions))
-    apart = [np.full(flags.shape, np.nan, np.float32) for flags in doubts]
-    if places:
-        allowed = np.zeros((len(circles), len(known)), bool)
-        for mine, circle in zip(allowed, circles, strict=True):
-            mine[circle.known] = True
-        images = np.array([circles[c].images[row] for c, row in places])
-        wanted = np.array([doubts[c][row] for c, row in places])
-        asking = _DistanceJob(images, wanted, np.array([c for c, _ in places]), known, labels, allowed)
-        spinner, count = Spinner(f"asking neighbours about {len(places):,} images"), 0
-
-        def done(number: int, distances: Floats) -> None:
-            nonlocal count
-            c, row = places[number]
-            apart[c][row] = distances
-            count += 1
-            spinner.turn(f"{count / len(places):.0%}")
-
-        local.run_jobs(
-            asking,
-            range(len(places)),
-            Progress(0, 0, (), 0),
-            workers=min(MAX_WORKERS, devices.cores()),
-            threads=1,
-            done=done,
-            may_start=lambda: deadline is None or time.monotonic() < deadline,
+    flags = [functools.reduce(np.logical_or, map(ambiguous, group.predictions)) for group in queries]
+    rows = [(number, row) for number, group in enumerate(flags) for row in np.flatnonzero(group.any(axis=1))]
+    rows.sort(key=lambda place: -max(np.sort(one[place[1]])[-2] for one in queries[place[0]].predictions))
+    distances = [np.full(group.shape, np.nan, np.float32) for group in flags]
+    if rows:
+        allowed = np.zeros((len(queries), len(images)), bool)
+        for mask, group in zip(allowed, queries, strict=True):
+            mask[group.references] = True
+        job = _DistanceJob(
+            images=np.array([queries[number].images[row] for number, row in rows]),
+            digits=np.array([flags[number][row] for number, row in rows]),
+            groups=np.array([number for number, _ in rows]),
+            references=images,
+            labels=labels,
+            allowed=allowed,
         )
-        spinner.stop()
-        if count < len(places):
-            print(f"time was up after neighbours were asked about {count:,} of {len(places):,} images", flush=True)
+        count = 0
+
+        def done(index: int, found: Floats) -> None:
+            nonlocal count
+            number, row = rows[index]
+            distances[number][row] = found
+            count += 1
+            spinner.turn(f"{count / len(rows):.0%}")
+
+        with Spinner(f"re-ranking {len(rows):,} ambiguous predictions by k-NN") as spinner:
+            local.run_jobs(
+                job,
+                range(len(rows)),
+                Progress(0, 0, (), 0),
+                workers=min(MAX_WORKERS, devices.cores()),
+                threads=1,
+                done=done,
+                may_start=lambda: deadline is None or time.monotonic() < deadline,
+            )
+        if count < len(rows):
+            print(f"budget: only {count:,} of {len(rows):,} ambiguous predictions were re-ranked", flush=True)
     return [
-        tuple(reweight(opinion, distances, weight) for opinion in circle.opinions)
-        for circle, distances in zip(circles, apart, strict=True)
+        tuple(reweight(one, found, weight) for one in group.predictions)
+        for group, found in zip(queries, distances, strict=True)
     ]
 
 
 def ambiguous(probabilities: Probabilities) -> Flags:
-    """The digits, bool (n, 10), of a probability of at least ``DOUBT``, where a row has two or more of them."""
+    """Return the digits, bool (n, 10), of at least ``MIN_PROBABILITY``, in rows that have two or more of them."""
     flags = probabilities >= MIN_PROBABILITY
     return np.asarray(flags & (flags.sum(axis=1, keepdims=True) > 1))
 
 
 def reweight(probabilities: Probabilities, distances: Floats, weight: float) -> Probabilities:
-    """Multiply the probability of each digit in doubt by its distance to the power of -``weight``.
+    """Multiply the probability of each ambiguous digit by its distance to the power of -``weight``.
 
-    The sum of those in doubt stays as it is. Rows without doubt, or without a distance for each digit in doubt, stay.
+    The sum over the ambiguous digits of a row is preserved. Rows that are not ambiguous stay unchanged, and so do rows
+    that lack a distance for one of their ambiguous digits.
 
     Args:
         probabilities: float32 (n, 10).
-        distances: float32 (n, 10), to the digit's nearest known images; NaN where they were not asked.
+        distances: float32 (n, 10), to the nearest reference images of each digit; NaN where not computed.
         weight: 0 changes nothing.
     """
     flags = ambiguous(probabilities)
     flags &= ~(flags & np.isnan(distances)).any(axis=1, keepdims=True)
     before = np.where(flags, probabilities, 0).astype(np.float64)
     after = before * np.where(flags, distances + 1e-6, 1).astype(np.float64) ** -weight
-    share = before.sum(axis=1, keepdims=True) / np.maximum(after.sum(axis=1, keepdims=True), 1e-300)
-    return np.where(flags, after * share, probabilities).astype(np.float32)
+    scale = before.sum(axis=1, keepdims=True) / np.maximum(after.sum(axis=1, keepdims=True), 1e-300)
+    return np.where(flags, after * scale, probabilities).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class _DistanceJob:
-    """The job of a worker: an image's number → its distances, float32 (10,), NaN where it is not in doubt.
+    """A worker's job: index of an image → its distances, float32 (10,), NaN for digits that are not ambiguous.
 
     Attributes:
-        images, doubts, circles: uint8 (n, 28, 28), bool (n, 10) and integers (n,), what is asked and in which circle.
-        known, labels: uint8 (k, 28, 28) and (k,).
-        allowed: bool (circles, k), which of the known each circle may ask.
+        images, digits, groups: uint8 (n, 28, 28), bool (n, 10) and integers (n,): the images, their ambiguous digits,
+            and the row of ``allowed`` that applies.
+        references, labels: uint8 (k, 28, 28) and (k,).
+        allowed: bool (groups, k), the reference images of each group.
     """
 
     images: Pixels
-    doubts: Flags
-    circles: npt.NDArray[np.intp]
-    known: Pixels
+    digits: Flags
+    groups: npt.NDArray[np.intp]
+    references: Pixels
     labels: Pixels
     allowed: Flags
 
-    def __call__(self, number: int, reporter: local.Reporter) -> Floats:
+    def __call__(self, index: int, reporter: local.Reporter) -> Floats:
         distances = np.full(10, np.nan, np.float32)
-        image, allowed = self.images[number : number + 1], self.allowed[self.circles[number]]
+        image, allowed = self.images[index : index + 1], self.allowed[self.groups[index]]
         half = _halved(image)
-        slopes, coarse_slopes = gradients(image), gradients(half)
-        for digit in map(int, np.flatnonzero(self.doubts[number])):
+        fine_gradients, coarse_gradients = gradients(image), gradients(half)
+        for digit in map(int, np.flatnonzero(self.digits[index])):
             rows, halves, coarse = self._by_digit[digit]
-            apart = np.square(halves - half.ravel()).sum(axis=1)
-            apart[~allowed[rows]] = np.inf
-            near = np.argsort(apart, kind="stable")[: min(COARSE_CANDIDATES, np.isfinite(apart).sum())]
-            there = np.ascontiguousarray(np.moveaxis(coarse[near], 0, -1))
-            apart = distortion_distances(coarse_slopes, there, reach=REACH // 2, patch=PATCH // 2 + 1)
-            near = near[np.argsort(apart, kind="stable")[:FINE_CANDIDATES]]
-            apart = distortion_distances(slopes, gradients(self.known[rows[near]]), reach=REACH, patch=PATCH)
-            distances[digit] = np.sort(apart)[:NEAREST].mean()
+            euclidean = np.square(halves - half.ravel()).sum(axis=1)
+            euclidean[~allowed[rows]] = np.inf
+            candidates = np.argsort(euclidean, kind="stable")[: min(COARSE_CANDIDATES, np.isfinite(euclidean).sum())]
+            candidate_gradients = np.ascontiguousarray(np.moveaxis(coarse[candidates], 0, -1))
+            found = distortion_distances(coarse_gradients, candidate_gradients, reach=REACH // 2, patch=PATCH // 2 + 1)
+            candidates = candidates[np.argsort(found, kind="stable")[:FINE_CANDIDATES]]
+            candidate_gradients = gradients(self.references[rows[candidates]])
+            found = distortion_distances(fine_gradients, candidate_gradients, reach=REACH, patch=PATCH)
+            distances[digit] = np.sort(found)[:NEAREST].mean()
         return distances
 
     @functools.cached_property
     def _by_digit(self) -> list[tuple[npt.NDArray[np.intp], Floats, Floats]]:
-        """Each digit's rows, their halved images as float32 (n, 196), and the gradients of these, (n, 2, 14, 14)."""
+        """For each digit: its rows, their halved images, float32 (n, 196), and those gradients, (n, 2, 14, 14)."""
         by_digit = []
         for digit in range(10):
             rows = np.flatnonzero(self.labels == digit)
-            halves = _halved(self.known[rows])
+            halves = _halved(self.references[rows])
             coarse = np.ascontiguousarray(np.moveaxis(gradients(halves), -1, 0))
             by_digit.append((rows, halves.reshape(-1, 196), coarse))
         return by_digit
 
 
 def gradients(images: Pixels | Floats) -> Floats:
-    """Sobel's gradients, float32 (2, side, side, n), of (n, side, side), 0 to 255: images last, reckoned abreast."""
+    """Return the Sobel gradients of images.
+
+    Args:
+        images: (n, side, side), 0 to 255.
+
+    Returns:
+        float32 (2, side, side, n), the images along the last axis, over which the computation is vectorised.
+    """
     ink = np.moveaxis(images, 0, -1).astype(np.float32) / 255
 
     def along(axis: int) -> Floats:
@@ -237,63 +256,61 @@ def gradients(images: Pixels | Floats) -> Floats:
     return np.stack((along(0), along(1)))
 
 
-def distortion_distances(here: Floats, there: Floats, *, reach: int, patch: int) -> Floats:
-    """How far an image is from others where pixels may be moved a little.
+def distortion_distances(image: Floats, reference: Floats, *, reach: int, patch: int) -> Floats:
+    """Return the distances of the image distortion model between an image and reference images.
 
-    The image distortion model of D. Keysers et al., "Deformation Models for Image Recognition" (IEEE TPAMI, 2007): each
-    pixel's surroundings, as gradients, are compared with the other's nearby, and the least difference counts.
+    The patch of gradients around each pixel is compared with the patches around nearby pixels of the reference image,
+    and the smallest difference counts.
 
     Args:
-        here: float32 (2, side, side, 1), an image's gradients.
-        there: float32 (2, side, side, n), those of others.
-        reach: pixels that a pixel may be moved by, up or down and aside together.
-        patch: side of the surroundings, odd, at least 3.
+        image: float32 (2, side, side, 1), the gradients of an image.
+        reference: float32 (2, side, side, n), those of the reference images.
+        reach: pixels that a pixel may be displaced by, vertically and horizontally together.
+        patch: side of the patch, odd, at least 3.
 
     Returns:
-        float32 (n,): sums of squares of gradients, 0 for like images. Not the same from other to image.
+        float32 (n,): sums of squared differences, 0 for equal images. The distance is not symmetric.
     """
-    side, edge, others = here.shape[1], patch // 2, there.shape[-1]
-    there = np.pad(there, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-    least = np.full((side, side, others), np.inf, np.float32)
-    # Written in place: arrays made anew for each step take a quarter longer.
-    apart, patches = np.empty((2, *least.shape), np.float32), np.empty_like(least)
-    squares = np.zeros((side + 2 * edge, side + 2 * edge, others), np.float32)
-    rows = np.empty((side, side + 2 * edge, others), np.float32)
+    side, border, count = image.shape[1], patch // 2, reference.shape[-1]
+    reference = np.pad(reference, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    smallest = np.full((side, side, count), np.inf, np.float32)
+    # In place: allocating new arrays in each step takes a quarter longer.
+    difference, patches = np.empty((2, *smallest.shape), np.float32), np.empty_like(smallest)
+    squared = np.zeros((side + 2 * border, side + 2 * border, count), np.float32)
+    rows = np.empty((side, side + 2 * border, count), np.float32)
     for down, right in itertools.product(range(-reach, reach + 1), repeat=2):
         if abs(down) + abs(right) > reach:
             continue
         top, left = reach + down, reach + right
-        np.subtract(there[:, top : top + side, left : left + side], here, out=apart)
-        np.square(apart, out=apart)
-        np.add(apart[0], apart[1], out=squares[edge : edge + side, edge : edge + side])
-        np.add(squares[:side], squares[1 : side + 1], out=rows)
+        np.subtract(reference[:, top : top + side, left : left + side], image, out=difference)
+        np.square(difference, out=difference)
+        np.add(difference[0], difference[1], out=squared[border : border + side, border : border + side])
+        np.add(squared[:side], squared[1 : side + 1], out=rows)
         for step in range(2, patch):
-            rows += squares[step : step + side]
+            rows += squared[step : step + side]
         np.add(rows[:, :side], rows[:, 1 : side + 1], out=patches)
         for step in range(2, patch):
             patches += rows[:, step : step + side]
-        np.minimum(least, patches, out=least)
-    total: Floats = least.sum(axis=(0, 1))
+        np.minimum(smallest, patches, out=smallest)
+    total: Floats = smallest.sum(axis=(0, 1))
     return total
 
 
+def estimate_rerank_seconds(recipe: Recipe, images: int) -> float:
+    """Estimate the seconds that the re-ranking of this many predictions takes; 0 where the recipe has none."""
+    return estimate_seconds(images) if recipe.knn_weight else 0.0
+
+
 def estimate_seconds(images: int) -> float:
-    """Measure what it takes here, all cores at work, to ask about as many of ``images`` as are in doubt as a rule."""
+    """Measure a few distances, and estimate the seconds for this many predictions, with all cores in use."""
     blank = np.zeros((FINE_CANDIDATES, 28, 28), np.uint8)
-    began = time.monotonic()
+    start = time.monotonic()
     for _ in range(4):
         distortion_distances(gradients(blank[:1]), gradients(blank), reach=REACH, patch=PATCH)
-    digit = 2 * (time.monotonic() - began) / 4  # choosing these takes about as long again
+    digit = 2 * (time.monotonic() - start) / 4  # the coarse search takes about as long again
     return START_SECONDS + 2.2 * digit * AMBIGUOUS_SHARE * images / min(MAX_WORKERS, devices.cores())
 
 
 def _halved(images: Pixels) -> Floats:
-    """Images at half the resolution, float32 (n, 14, 14), from 0 to 255."""
+    """Return images at half the resolution, float32 (n, 14, 14), 0 to 255."""
     return np.asarray(images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4), dtype=np.float32))
-
-
-def estimate_rerank_seconds(recipe: Recipe, images: int) -> float:
-    """How long it takes to re-rank the ambiguous ones of so many predictions."""
-    if not recipe.knn_weight:
-        return 0.0
-    return estimate_seconds(images)

@@ -1,11 +1,11 @@
-"""Stored members: what the training of one leaves in its folder, written so that damage is found when it is read.
+"""Stored members: the files of one trained member, with digests that reveal damage when they are read.
 
 members/00/
     network.keras, network.txt   the checkpoint, and its layers as text
-    history.json                 figure → value for each epoch
-    fold.npy, holdout.npy, test.npy   float32 (·, 10): the checkpoint's probabilities
-    fold-last-epoch.npy, holdout-last-epoch.npy   those of the weights after the last epoch
-    member.json                  the record, written last: a folder without one is an incomplete member
+    history.json                 metric → value per epoch
+    fold.npy, holdout.npy, test.npy   float32 (·, 10): probabilities of the checkpoint
+    fold-last-epoch.npy, holdout-last-epoch.npy   probabilities of the weights after the last epoch
+    member.json                  the record, written last: a folder without it is an incomplete member
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer import files
+from digit_recognizer import files, hints
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe
 
@@ -31,11 +31,11 @@ FILES = (HISTORY, NETWORK, SUMMARY, *(f"{name}.npy" for name in PROBABILITIES))
 
 @dataclass(frozen=True)
 class Member:
-    """A member as read back.
+    """A member read from its folder.
 
     Attributes:
-        record: the content of ``member.json``: epochs, errors, seconds and what else is known of the training.
-        history: figure → value for each epoch.
+        record: the content of ``member.json``: network, epochs, errors, seconds and more.
+        history: metric → value per epoch.
         probabilities: a name of ``PROBABILITIES`` → float32 (rows, 10).
     """
 
@@ -44,7 +44,7 @@ class Member:
     probabilities: dict[str, Probabilities]
 
     def complete(self, recipe: Recipe) -> bool:
-        """Whether the recipe trained it to its last epoch; a budget may train fewer."""
+        """Whether it was trained for all epochs of the recipe; a budget may stop it earlier."""
         return bool(self.record["epochs"] == recipe.epochs and not self.record["stopped"])
 
 
@@ -56,50 +56,53 @@ def write_member(
     summary: str,
     probabilities: Mapping[str, Probabilities],
 ) -> None:
-    """Write a member into the folder of its checkpoint; the record, with a digest of each file, last.
+    """Write a member beside its checkpoint; the record, which holds a digest of each file, is written last.
 
     Args:
-        folder: the member's.
-        owner: which member of which run it is (see ``runs.owner``).
-        record: what is known of the training.
-        history, summary, probabilities: the content of the other files.
+        folder: the member's folder, which holds the checkpoint.
+        owner: digest of the run and member index (see ``provenance.member_owner``).
+        record, history, summary, probabilities: the contents of the files.
 
     Raises:
-        KitError: probabilities that are not finite.
+        KitError: some probabilities are not finite.
         BadInput: the folder cannot be written.
     """
     for name in PROBABILITIES:
         if not np.isfinite(probabilities[name]).all():
             raise KitError(
-                f"{folder}: training diverged, some probabilities of {name}.npy are not finite",
-                hint="lower LEARNING_RATE",
+                f"{folder}: training diverged: probabilities of {name}.npy are NaN or infinite",
+                hint=f"lower {hints.option('learning_rate')}",
             )
         content = io.BytesIO()
         np.save(content, probabilities[name])
         files.write_bytes(folder / f"{name}.npy", content.getvalue())
     files.write_json(folder / HISTORY, history)
     files.write_bytes(folder / SUMMARY, summary.encode())
-    whole = {**record, "owner": owner, "digests": {name: _digest(_content(folder / name)) for name in FILES}}
-    files.write_json(folder / RECORD, whole | {"digest": _digest_of_record(whole)})
+    complete_record = {**record, "owner": owner, "digests": {name: _digest(_content(folder / name)) for name in FILES}}
+    files.write_json(folder / RECORD, complete_record | {"digest": _digest_of_record(complete_record)})
 
 
 def read_member(folder: Path, owner: str) -> Member:
-    """Read a member back, if every file of it is as training wrote it, for this member of this run.
+    """Read a member whose files are all unchanged since training.
+
+    Args:
+        folder: the member's folder.
+        owner: the digest of the run and member index that it must belong to.
 
     Raises:
-        BadInput: it is incomplete, of another run or member, or a file is missing or damaged, which the message names.
+        BadInput: it is incomplete or of another run or member, or one of its files is missing or damaged.
     """
     record = files.read_json(folder / RECORD)
     digest, digests = record.pop("digest", None), record.get("digests")
     if digest != _digest_of_record(record) or not isinstance(digests, dict):
-        raise BadInput(f"{folder / RECORD}: damaged, it is not what training wrote")
+        raise BadInput(f"{folder / RECORD}: damaged: content differs from what training wrote")
     if record.get("owner") != owner:
-        raise BadInput(f"{folder / RECORD}: of another run or member")
+        raise BadInput(f"{folder / RECORD}: belongs to another run or member")
     contents = {}
     for name in FILES:
         contents[name] = _content(folder / name)
         if _digest(contents[name]) != digests.get(name):
-            raise BadInput(f"{folder / name}: damaged, it is not what training wrote")
+            raise BadInput(f"{folder / name}: damaged: content differs from what training wrote")
     probabilities = {}
     for name in PROBABILITIES:
         array = np.load(io.BytesIO(contents[f"{name}.npy"]), allow_pickle=False)

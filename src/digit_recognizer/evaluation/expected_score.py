@@ -1,4 +1,4 @@
-"""Estimate the score that a blend will have on rows that did not judge it."""
+"""Estimate the accuracy of a blend on new rows. Pure functions."""
 
 import math
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from digit_recognizer.evaluation import metrics
 
 
 def public_score_range(validation: metrics.Score, rows: int) -> tuple[float, float]:
-    """The range in which the accuracy on ``rows`` other rows of the same kind lies 99 times in 100.
+    """Return the range that contains the accuracy on ``rows`` new rows with a probability of 99 %.
 
-    The normal approximation of the difference of two shares, with a success and a failure added to what validation
-    counted (Agresti and Caffo, 2000), so that no error among few rows does not promise none.
+    The normal approximation of a difference of two proportions, with one success and one failure added to the
+    validation counts (Agresti and Caffo, 2000), so that zero errors among few rows do not imply zero errors.
     """
     z = NormalDist().inv_cdf(0.995)
     share = (validation.rows - validation.errors + 1) / (validation.rows + 2)
@@ -24,12 +24,14 @@ def public_score_range(validation: metrics.Score, rows: int) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class ExpectedScore:
-    """What a blend is expected to score on rows that it was not judged by.
+    """The expected accuracy of a blend on new rows.
 
     Attributes:
-        accuracy: the expected share that is right.
+        accuracy: the expected share of correct rows.
+        rows: number of new rows.
         low, high: 90 % interval of the accuracy on ``rows`` new rows.
-        public_low, public_high: the same on ``public_rows`` of them.
+        public_rows: number of rows in the public score.
+        public_low, public_high: 90 % interval of the accuracy on ``public_rows`` new rows.
     """
 
     accuracy: float
@@ -53,40 +55,39 @@ def expected_score(
     public_rows: int,
     members: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None,
 ) -> ExpectedScore:
-    """Estimate a blend's accuracy on new rows from rows that score it, and from more rows that score its members.
+    """Estimate the accuracy of a blend on new rows from its errors and from those of its members on more rows.
 
-    A holdout is small, so much of what a blend scores there is whether its rows happen to be hard. Its members err on
-    hard rows as well, and they are scored on many more rows: the estimate is the share of all these rows that a member
-    gets wrong, less what blending saves on the holdout. That is a control variate (Lavenberg and Welch, 1981) whose
-    weight is the share of rows; estimated from the same few errors, it would be biased. A row that several members left
-    out is one row: the variance of the members' errors is that of a ratio of sums over rows (Cochran, 1977, 6.4). The
-    mean and variance that follow are those of a beta distribution, half an error and half a success added (Jeffreys),
-    and new rows are drawn by it: beta-binomial.
+    A holdout is small, so its score depends on how many hard rows it happens to have. Members err on hard rows too, and
+    they are scored on many more rows. The estimate is the members' error rate over all these rows minus the reduction
+    by blending on the holdout: a control variate (Lavenberg and Welch, 1981). Its weight is the share of rows, since a
+    weight estimated from the same few errors would be biased. A row in several validation folds is one row: the
+    variance of the members' error rate is that of a ratio of sums over rows (Cochran, 1977, 6.4). New rows follow a
+    beta-binomial distribution with this mean and variance, with half an error and half a success added (Jeffreys).
 
     Args:
-        wrong: bool (n,), the rows that the blend gets wrong; at least 2, and none of them trained on.
-        rows, public_rows: how many new rows, and how many of them the public score is of.
-        members: float (n,), the share of the members that get each of these rows wrong; float (k,) and (k,), of each
-            other row, how many of the members that left it out get it wrong, and how many left it out. All three are
-            of the same networks.
+        wrong: bool (n,), the rows that the blend misclassifies; at least 2, none of them trained on.
+        rows, public_rows: numbers of new rows, in total and in the public score.
+        members: float (n,), for each of these rows the share of members that misclassify it; float (k,) and (k,), for
+            each other row the number of members that misclassify it, and the number of folds that validate on it. All
+            three are of the same networks.
     """
-    from scipy.stats import betabinom  # slow to import, and not needed for `make scores`
+    from scipy.stats import betabinom  # slow to import, and not needed by the table of runs
 
     n, mean = len(wrong), float(wrong.mean())
     variance = mean * (1 - mean) / n
     if members:
-        alone, failures, times = members
-        single = float(failures.sum() / times.sum())
-        weight = len(times) / (len(times) + n)
-        better = mean + weight * (single - float(alone.mean()))
-        outside = float(np.square(failures - single * times).sum() / times.sum() ** 2)
-        left = float(np.var(wrong - weight * alone, ddof=1)) / n + weight**2 * outside
-        if 0 < better < 1 and left > 0:  # else there is hardly an error anywhere
-            mean, variance = better, left
-    worth = mean * (1 - mean) / variance if variance else n  # so many rows of the blend's own would tell as much
-    ends = [
-        1 - betabinom.ppf((0.95, 0.05), count, mean * worth + 0.5, (1 - mean) * worth + 0.5) / count
+        holdout_rates, failures, counts = members
+        single = float(failures.sum() / counts.sum())
+        weight = len(counts) / (len(counts) + n)
+        estimate = mean + weight * (single - float(holdout_rates.mean()))
+        fold_variance = float(np.square(failures - single * counts).sum() / counts.sum() ** 2)
+        estimate_variance = float(np.var(wrong - weight * holdout_rates, ddof=1)) / n + weight**2 * fold_variance
+        if 0 < estimate < 1 and estimate_variance > 0:  # else there are almost no errors
+            mean, variance = estimate, estimate_variance
+    effective_rows = mean * (1 - mean) / variance if variance else n
+    intervals = [
+        1 - betabinom.ppf((0.95, 0.05), count, mean * effective_rows + 0.5, (1 - mean) * effective_rows + 0.5) / count
         for count in (rows, public_rows)
     ]
-    (low, high), (public_low, public_high) = (map(float, end) for end in ends)
+    (low, high), (public_low, public_high) = (map(float, end) for end in intervals)
     return ExpectedScore(1 - mean, rows, low, high, public_rows, public_low, public_high)

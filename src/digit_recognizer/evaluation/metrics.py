@@ -1,4 +1,4 @@
-"""Labels and probabilities → errors, accuracy with interval, cross-entropy, confusion matrix."""
+"""Errors, accuracy with its interval, cross-entropy, and the confusion matrix. Pure functions."""
 
 import math
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ Labels = npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Score:
-    """How many of how many rows came out wrong.
+    """The number of errors among scored rows.
 
     Attributes:
         errors: rows whose most probable digit is not their label.
-        rows: rows scored.
-        accuracy: share that is right.
-        low, high: 95 % interval of the accuracy (Wilson, 1927), for rows drawn independently.
+        rows: scored rows.
+        accuracy: share of correct rows.
+        low, high: 95 % interval of the accuracy (Wilson, 1927), for independently drawn rows.
     """
 
     errors: int
@@ -33,12 +33,12 @@ class Score:
 
 
 def score(errors: int, rows: int, *, distinct: int | None = None) -> Score:
-    """Give the accuracy of ``errors`` among ``rows`` (at least 1) with its interval.
+    """Return the accuracy and its interval.
 
     Args:
-        errors: wrong rows, 0 to ``rows``.
-        rows: scored rows.
-        distinct: how many of them are different images, where some were scored more than once: only these tell apart.
+        errors: 0 to ``rows``.
+        rows: scored rows, at least 1.
+        distinct: number of distinct images among them, if some were scored more than once; the interval depends on it.
     """
     z = NormalDist().inv_cdf(0.975)
     n = distinct or rows
@@ -49,24 +49,24 @@ def score(errors: int, rows: int, *, distinct: int | None = None) -> Score:
 
 
 def mean_cross_entropy(labels: Labels, probabilities: npt.NDArray[np.float32]) -> float:
-    """The mean cross-entropy of float (n, 10) probabilities, natural logarithm; none counts as less than 1e-7."""
+    """Return the mean cross-entropy of float (n, 10) probabilities, natural logarithm, each at least 1e-7."""
     return float(cross_entropy(labels, probabilities).mean())
 
 
 def cross_entropy(labels: Labels, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """The cross-entropy of each row, float64 (n,); see ``mean_cross_entropy``."""
+    """Return the cross-entropy of each row, float64 (n,); see ``mean_cross_entropy``."""
     return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7).astype(np.float64))
 
 
 def confusion_matrix(labels: Labels, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
-    """Count rows by label (down) and most probable digit (across): integers (10, 10)."""
+    """Return counts of rows by label (down) and most probable digit (across): integers (10, 10)."""
     return np.bincount(labels.astype(np.intp) * 10 + probabilities.argmax(axis=1), minlength=100).reshape(10, 10)
 
 
 def format_confusion(matrix: npt.NDArray[np.intp]) -> str:
-    """Draw a confusion matrix as text: labels down, answers across, the right ones in brackets."""
+    """Return a confusion matrix as text, with the correct counts in brackets."""
     width = max(4, len(str(matrix.max())) + 2)
-    lines = ["label".rjust(6) + "".join(str(digit).rjust(width) + " " for digit in range(10)).rstrip()]
+    lines = ["digit".rjust(6) + "".join(str(digit).rjust(width) + " " for digit in range(10)).rstrip()]
     for digit, counts in enumerate(matrix):
         cells = (f"[{n}]" if i == digit else f"{n or '·'} " for i, n in enumerate(counts))
         lines.append(str(digit).rjust(6) + "".join(cell.rjust(width + 1) for cell in cells).rstrip())

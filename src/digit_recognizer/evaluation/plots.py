@@ -1,6 +1,6 @@
-"""Pictures of a run: how its members learned, what they confuse, what they say of the test images.
+"""Plots of a run: learning curves, confusion matrix, predictions of test images.
 
-Each picture is a PNG in the run's folder, drawn with matplotlib's object interface, which needs no screen.
+Each plot is a PNG in the run's folder, drawn with matplotlib's object interface, which needs no display.
 """
 
 import os
@@ -17,7 +17,7 @@ from digit_recognizer import files
 from digit_recognizer.errors import printable
 
 TRAINING, VALIDATION, QUIET = "#3b6ea5", "#d1742b", "#8a8a8a"
-ROWS, COLUMNS = 3, 10  # images in each half of the grid
+ROWS, COLUMNS = 3, 10  # of images in each half of the figure
 
 
 def save_plots(
@@ -27,16 +27,16 @@ def save_plots(
     images: npt.NDArray[np.uint8],
     probabilities: npt.NDArray[np.float32],
 ) -> str:
-    """Draw ``history.png``, ``confusion.png`` and ``predictions.png``, and return a line that says so.
+    """Draw ``history.png``, ``confusion.png`` and ``predictions.png``, and return a line that lists them.
 
-    A picture that cannot be drawn ends no run: the line says why instead.
+    A plot that cannot be drawn does not fail the run; the line then states the reason.
 
     Args:
         folder: the run's folder.
-        histories: a member each, figure → value for each epoch: loss, accuracy, val_loss, val_accuracy.
-        confusion: integers (10, 10), labels down and answers across.
+        histories: for each member, metric → value per epoch: loss, accuracy, val_loss, val_accuracy.
+        confusion: integers (10, 10), true digits down and predictions across.
         images: uint8 (m, 28, 28), the test images.
-        probabilities: float32 (m, 10), what the blend says of them.
+        probabilities: float32 (m, 10), the blend's predictions.
     """
     figures: dict[str, Callable[[], Any]] = {
         "history.png": lambda: plot_history(histories),
@@ -48,12 +48,12 @@ def save_plots(
             with files.replacing(folder / name) as part:
                 figure().savefig(part, format="png", dpi=110, metadata={"Software": None})
     except Exception as error:
-        return f"pictures: not drawn, {printable(f'{type(error).__name__}: {error}')}"
-    return f"pictures: runs/{folder.name}/{', '.join(figures)}"
+        return f"plots: not drawn, {printable(f'{type(error).__name__}: {error}')}"
+    return f"plots: runs/{folder.name}/{', '.join(figures)}"
 
 
 def why_not_drawable() -> str:
-    """Why pictures cannot be drawn here; empty where they can."""
+    """Return the reason why plots cannot be drawn; empty if they can."""
     try:
         _blank(1, 1)
     except Exception as error:
@@ -62,14 +62,17 @@ def why_not_drawable() -> str:
 
 
 def plot_history(histories: list[dict[str, list[float]]]) -> Any:
-    """Loss and accuracy over epochs, a thin line for each member and a thick one for their mean."""
+    """Plot loss and accuracy per epoch: a thin line per member, a thick line for their mean."""
     figure, (left, right) = _figure(10, 4, columns=2)
     for axes, name in ((left, "loss"), (right, "accuracy")):
-        for key, colour, label in ((name, TRAINING, "training, augmented"), (f"val_{name}", VALIDATION, "its fold")):
-            for one in histories:
-                axes.plot(range(1, len(one[key]) + 1), one[key], color=colour, alpha=0.35, linewidth=0.9)
-            shortest = min(len(one[key]) for one in histories)
-            mean = np.mean([one[key][:shortest] for one in histories], axis=0)
+        for key, colour, label in (
+            (name, TRAINING, "training (augmented)"),
+            (f"val_{name}", VALIDATION, "validation fold"),
+        ):
+            for member in histories:
+                axes.plot(range(1, len(member[key]) + 1), member[key], color=colour, alpha=0.35, linewidth=0.9)
+            shortest = min(len(member[key]) for member in histories)
+            mean = np.mean([member[key][:shortest] for member in histories], axis=0)
             marker = "o" if shortest == 1 else None
             axes.plot(range(1, shortest + 1), mean, color=colour, linewidth=2, label=label, marker=marker)
         axes.set(title=name, xlabel="epoch")
@@ -77,36 +80,36 @@ def plot_history(histories: list[dict[str, list[float]]]) -> Any:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     left.set_yscale("log")
-    lowest = min(min(one["val_accuracy"][len(one["val_accuracy"]) // 4 :]) for one in histories)
+    lowest = min(min(member["val_accuracy"][len(member["val_accuracy"]) // 4 :]) for member in histories)
     right.set_ylim(max(0.0, 1 - 2.5 * (1 - lowest)) if lowest < 1 else 0.9, 1)
     right.legend(frameon=False, loc="lower right")
     return figure
 
 
 def plot_confusion(matrix: npt.NDArray[np.intp]) -> Any:
-    """The confusion matrix; what is right stays pale, so that the errors are what is seen."""
+    """Plot the confusion matrix, with the errors emphasised."""
     figure, axes = _figure(6, 5.6)
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, int(wrong.max())) * 1.4)
-    for label, answer in np.ndindex(matrix.shape):
-        if count := matrix[label, answer]:
-            right = label == answer
-            axes.text(answer, label, f"{count:,}", ha="center", va="center", color=QUIET if right else "black")
-    axes.set(xlabel="answer", ylabel="label", xticks=range(10), yticks=range(10))
-    axes.set_title(f"{wrong.sum():,} of {matrix.sum():,} rows wrong")
+    for label, predicted in np.ndindex(matrix.shape):
+        if count := matrix[label, predicted]:
+            correct = label == predicted
+            axes.text(predicted, label, f"{count:,}", ha="center", va="center", color=QUIET if correct else "black")
+    axes.set(xlabel="predicted digit", ylabel="true digit", xticks=range(10), yticks=range(10))
+    axes.set_title(f"{wrong.sum():,} errors in {matrix.sum():,} rows")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
 
 
 def plot_predictions(images: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32]) -> Any:
-    """Test images with the blend's answers and how sure it is: the first ones, and those it is least sure of."""
-    sure = probabilities.max(axis=1)
+    """Plot test images with their predictions and confidence: the first ones, and the least confident ones."""
+    confidence = probabilities.max(axis=1)
     shown = ROWS * COLUMNS
     halves = {
-        "the first test images": np.arange(min(shown, len(images))),
-        "those that the blend is least sure of": np.argsort(sure, kind="stable")[:shown],
+        "first test images": np.arange(min(shown, len(images))),
+        "test images with the least confident predictions": np.argsort(confidence, kind="stable")[:shown],
     }
     figure = _blank(COLUMNS, 2 * ROWS * 1.35 + 0.8)
     for part, (title, rows) in zip(figure.subfigures(2), halves.items(), strict=True):
@@ -116,8 +119,8 @@ def plot_predictions(images: npt.NDArray[np.uint8], probabilities: npt.NDArray[n
             axes.axis("off")
         for axes, row in zip(cells, rows, strict=False):
             axes.imshow(images[row], cmap="gray_r", vmin=0, vmax=255)
-            colour = VALIDATION if sure[row] < 0.9 else "black"
-            axes.set_title(f"{probabilities[row].argmax()}  {sure[row]:.1%}", fontsize=9, pad=2, color=colour)
+            colour = VALIDATION if confidence[row] < 0.9 else "black"
+            axes.set_title(f"{probabilities[row].argmax()}  {confidence[row]:.1%}", fontsize=9, pad=2, color=colour)
             where = {"transform": axes.transAxes, "ha": "center", "va": "top"}
             axes.text(0.5, -0.02, f"id {row + 1}", fontsize=7, color=QUIET, **where)
     return figure
@@ -125,7 +128,7 @@ def plot_predictions(images: npt.NDArray[np.uint8], probabilities: npt.NDArray[n
 
 def _blank(width: float, height: float) -> Any:
     if "matplotlib" not in sys.modules:
-        # A backend in MPLBACKEND that is not there would stop the import, and no backend is needed here.
+        # An unknown backend in MPLBACKEND would fail the import, and none is needed here.
         backend = os.environ.pop("MPLBACKEND", None)
         import matplotlib
 

@@ -1,42 +1,48 @@
 """Score a blend against the training labels."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from digit_recognizer import hints
 from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.data.splits import Fold, Split
 from digit_recognizer.ensemble.blend import Blend, count_fold_errors
 from digit_recognizer.ensemble.members import Probabilities
-from digit_recognizer.evaluation import metrics
+from digit_recognizer.errors import BadInput
 from digit_recognizer.evaluation.expected_score import ExpectedScore, expected_score
-from digit_recognizer.evaluation.metrics import Score
+from digit_recognizer.evaluation.metrics import (
+    Score,
+    confusion_matrix,
+    format_confusion,
+    mean_cross_entropy,
+    score,
+)
 from digit_recognizer.recipe import Recipe
 
-BARELY_TRAINED = 0.9  # validation accuracy; a plain k-NN has 0.97
-PUBLIC = 0.25  # of the test rows; Kaggle does not say how many its public score is of
+BARELY_TRAINED = 0.9  # accuracy; a plain k-NN reaches 0.97
+PUBLIC_SHARE = 0.25  # assumed share of the test rows in the public score; Kaggle does not publish it
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a run is worth, by rows that the scored network was not trained on.
+    """The scores of a run, each from rows that the scored networks were not trained on, after k-NN re-ranking.
 
     Attributes:
-        members: networks in the blend.
-        oof: single members, each on the rows it left out; slightly optimistic, since those rows chose its checkpoint.
-            Like all scores here, after re-ranking where the recipe has it.
-        oof_distinct: how many of its rows are different ones; fewer than all where members outnumber folds.
-        oof_last_epoch: the same by the weights after the last epoch, which nothing chose.
-        holdout: the blend on the holdout, on which no member was trained and no checkpoint chosen; None without one.
-        holdout_loss: the blend's mean cross-entropy there.
+        members: the number of networks in the blend.
+        oof: single members on their validation rows; slightly optimistic, since these rows chose the checkpoints.
+        oof_distinct: the number of distinct rows in ``oof``; below its ``rows`` where members outnumber folds.
+        oof_last_epoch: the same with the weights after the last epoch, which these rows did not choose.
+        holdout: the blend on the holdout, which no training and no checkpoint used; None without a holdout.
+        holdout_loss: the blend's mean cross-entropy on the holdout.
         holdout_members: each member alone on the holdout.
-        expected: what the blend is expected to score on the test rows (see ``expected_score``); without a holdout, a
-            blend of as many members as left out the same rows, one or a few, by the weights after the last epoch.
-        confusion: integers (10, 10), labels down and answers across, on the holdout, else out of fold.
-        truncated: what a budget left out of the recipe; empty for a complete run.
-        tuned: whether the settings of the shipped recipes were chosen on splits of these rows.
+        expected: the expected score on the test rows (see ``expected_score``). Without a holdout, it is that of a blend
+            of as many members as share a validation row, with the weights after the last epoch.
+        confusion: integers (10, 10), true digits down and predictions across, on the holdout, else out-of-fold.
+        truncated: what a budget left out; empty for a complete run.
+        tuned: whether the shipped recipes were tuned on these rows.
     """
 
     members: int
@@ -52,90 +58,119 @@ class Scores:
     tuned: bool
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain lists and numbers."""
+        """Return the scores as plain lists and numbers."""
         return asdict(self) | {"confusion": self.confusion.tolist()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Scores":
+        """Return the scores that ``as_json`` wrote; ``BadInput`` if a value is missing."""
+        try:
+            return cls(
+                **{field.name: values[field.name] for field in fields(cls)}
+                | {
+                    "oof": Score(**values["oof"]),
+                    "oof_last_epoch": Score(**values["oof_last_epoch"]),
+                    "holdout": Score(**values["holdout"]) if values["holdout"] else None,
+                    "holdout_members": tuple(Score(**member) for member in values["holdout_members"]),
+                    "expected": ExpectedScore(**values["expected"]),
+                    "confusion": np.array(values["confusion"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise BadInput(f"scores.json: damaged ({error})", hint="remove the run's folder and run again") from None
 
     def __str__(self) -> str:
         lines = [f"truncated by the budget: {self.truncated}"] if self.truncated else []
         lines += [
             f"out-of-fold, single members: {self.oof}",
-            "  slightly optimistic, since these rows chose each member's checkpoint;",
-            f"  after the last epoch, which nothing chose: {self.oof_last_epoch}",
+            "  slightly optimistic: these rows chose each member's checkpoint",
+            f"  last epoch: {self.oof_last_epoch}",
         ]
         if self.holdout:
-            alone = np.mean([member.accuracy for member in self.holdout_members])
+            single = np.mean([member.accuracy for member in self.holdout_members])
             lines += [
-                f"holdout, blend of {self.members}: {self.holdout}, loss {self.holdout_loss:.4f}",
-                f"  no member was trained on these rows; a member alone has {alone:.5f} on average",
+                f"holdout, blend of {self.members}: {self.holdout}",
+                f"  loss {self.holdout_loss:.4f}; mean accuracy of a single member {single:.5f}",
+                "  no member was trained on these rows",
             ]
             if self.tuned:
-                lines.append("  the shipped recipes were tuned on splits of the same rows, the holdout's among them")
+                lines.append("  the shipped recipes were tuned on splits that include these rows")
         else:
-            lines.append("no holdout, so the blend has no score of its own; it is better than its members as a rule")
+            lines.append("no holdout: the blend itself is not scored; it usually beats its members")
         lines.append(f"expected public score: {self.expected}")
-        where = "the holdout" if self.holdout else "the rows out of fold"
-        lines += [f"confusion on {where} (label down, answer across):", metrics.format_confusion(self.confusion)]
+        rows = "the holdout" if self.holdout else "out-of-fold rows"
+        lines += [f"confusion matrix, {rows} (true digit down, prediction across):", format_confusion(self.confusion)]
         if (self.holdout or self.oof).accuracy < BARELY_TRAINED:
-            lines.append("warning: barely trained; a longer BUDGET or more EPOCHS would score far better")
+            longer = f"{hints.option('budget')} or {hints.option('epochs')}"
+            lines.append(f"warning: barely trained; increase {longer}")
         return "\n".join(lines)
 
 
-def score_blend(blended: Blend, recipe: Recipe, split: Split, data: Dataset) -> Scores:
-    """Score an ensemble against the training labels."""
-    labels, count = data.labels, len(blended.folds)
-    scored = np.flatnonzero(~np.isnan(blended.oof[:, 0]))
-    rows = sum(len(fold.validation) for fold in blended.folds)
-    oof, last = (
-        metrics.score(count_fold_errors(blended.folds, members, labels), rows, distinct=len(scored))
-        for members in (blended.fold_members, blended.fold_members_last)
+def score_blend(blend: Blend, recipe: Recipe, split: Split, data: Dataset) -> Scores:
+    """Score a blend against the training labels."""
+    labels = data.labels
+    scored_rows = np.flatnonzero(~np.isnan(blend.oof[:, 0]))
+    fold_rows = sum(len(fold.validation) for fold in blend.folds)
+    oof, oof_last = (
+        score(count_fold_errors(blend.folds, members, labels), fold_rows, distinct=len(scored_rows))
+        for members in (blend.fold_members, blend.fold_members_last)
     )
-    test = len(blended.test)
-    public = max(1, round(PUBLIC * test))
+    test_rows = len(blend.test)
+    public_rows = max(1, round(PUBLIC_SHARE * test_rows))
+    holdout: Score | None = None
+    loss: float | None = None
+    holdout_members: tuple[Score, ...] = ()
     if len(split.holdout):
-        held = labels[split.holdout]
-        wrong = blended.holdout.argmax(axis=1) != held
-        alone, alone_last = (
-            np.array([one.argmax(axis=1) != held for one in members])
-            for members in (blended.holdout_members, blended.holdout_members_last)
+        holdout_labels = labels[split.holdout]
+        errors = blend.holdout.argmax(axis=1) != holdout_labels
+        member_errors, member_errors_last = (
+            np.array([probabilities.argmax(axis=1) != holdout_labels for probabilities in members])
+            for members in (blend.holdout_members, blend.holdout_members_last)
         )
-        outside = _wrong_by_row(blended.folds, blended.fold_members_last, labels)
-        expected = expected_score(wrong, test, public, members=(alone_last.mean(axis=0), *outside))
-        holdout, loss = metrics.score(int(wrong.sum()), len(held)), metrics.mean_cross_entropy(held, blended.holdout)
-        holdout_members = tuple(metrics.score(int(errors.sum()), len(held)) for errors in alone)
-        confusion = metrics.confusion_matrix(held, blended.holdout)
+        fold_errors = _errors_by_row(blend.folds, blend.fold_members_last, labels)
+        expected = expected_score(
+            errors, test_rows, public_rows, members=(member_errors_last.mean(axis=0), *fold_errors)
+        )
+        holdout, loss = score(int(errors.sum()), len(errors)), mean_cross_entropy(holdout_labels, blend.holdout)
+        holdout_members = tuple(score(int(one.sum()), len(one)) for one in member_errors)
+        confusion = confusion_matrix(holdout_labels, blend.holdout)
     else:
-        # By the last epoch, since these rows chose the checkpoints.
-        wrong = blended.oof_last[scored].argmax(axis=1) != labels[scored]
-        expected = expected_score(wrong, test, public)
-        holdout, loss, holdout_members = None, None, ()
-        confusion = metrics.confusion_matrix(labels[scored], blended.oof[scored])
-    left_out = []
-    if count < recipe.members:
-        left_out.append(f"{count} of {recipe.members} members")
-    if blended.epochs < recipe.epochs or blended.stopped:
-        trained = f"{blended.epochs} of {recipe.epochs} epochs"
-        left_out.append(f"{trained}, the last one cut short" if blended.stopped else trained)
+        # The weights after the last epoch, since these rows chose the checkpoints.
+        errors = blend.oof_last[scored_rows].argmax(axis=1) != labels[scored_rows]
+        expected = expected_score(errors, test_rows, public_rows)
+        confusion = confusion_matrix(labels[scored_rows], blend.oof[scored_rows])
     return Scores(
-        count,
-        oof,
-        len(scored),
-        last,
-        holdout,
-        loss,
-        holdout_members,
-        expected,
-        confusion,
-        truncated=", ".join(left_out),
+        members=len(blend.folds),
+        oof=oof,
+        oof_distinct=len(scored_rows),
+        oof_last_epoch=oof_last,
+        holdout=holdout,
+        holdout_loss=loss,
+        holdout_members=holdout_members,
+        expected=expected,
+        confusion=confusion,
+        truncated=_truncation(blend, recipe),
         tuned=not data.sample,
     )
 
 
-def _wrong_by_row(
+def _truncation(blend: Blend, recipe: Recipe) -> str:
+    """Describe what a budget left out of the recipe; empty if nothing."""
+    parts = []
+    if len(blend.folds) < recipe.members:
+        parts.append(f"{len(blend.folds)} of {recipe.members} members")
+    if blend.epochs < recipe.epochs or blend.stopped:
+        epochs = f"{blend.epochs} of {recipe.epochs} epochs"
+        parts.append(f"{epochs}, the last one incomplete" if blend.stopped else epochs)
+    return ", ".join(parts)
+
+
+def _errors_by_row(
     folds: tuple[Fold, ...], members: tuple[Probabilities, ...], labels: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Of each row that a member left out: how many members got it wrong, and how many left it out."""
-    wrong, times = np.zeros(len(labels)), np.zeros(len(labels))
+    """For each row in a validation fold: how many members misclassify it, and in how many folds it is."""
+    errors, counts = np.zeros(len(labels)), np.zeros(len(labels))
     for fold, probabilities in zip(folds, members, strict=True):
-        wrong[fold.validation] += probabilities.argmax(axis=1) != labels[fold.validation]
-        times[fold.validation] += 1
-    return wrong[times > 0], times[times > 0]
+        errors[fold.validation] += probabilities.argmax(axis=1) != labels[fold.validation]
+        counts[fold.validation] += 1
+    return errors[counts > 0], counts[counts > 0]

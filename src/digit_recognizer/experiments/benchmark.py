@@ -1,300 +1,300 @@
-"""Measure score, time and pace against their goals, in one run on the machine at hand; say what falls short.
+"""Measure scores, times and paces on this machine in one run, and compare them with their goals.
 
-Times that would take hours are estimated: a member's start and step are measured with all workers busy, and multiplied.
+Times of hours are estimated: the start and the step of a member are measured with all workers busy, and multiplied.
 """
 
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer import files, launch, recipe, runs, submission
+from digit_recognizer import files, hints, runs
+from digit_recognizer.console import render_table
 from digit_recognizer.data import dataset, splits
 from digit_recognizer.data.dataset import Dataset
-from digit_recognizer.ensemble import knn
-from digit_recognizer.errors import KitError
-from digit_recognizer.recipe import Recipe
-from digit_recognizer.training import budget, devices, numerics
-from digit_recognizer.training.executors import local
-from digit_recognizer.training.progress import Progress
+from digit_recognizer.experiments import timing
+from digit_recognizer.experiments.kernel_run import run_recipe
+from digit_recognizer.recipe import Recipe, load_recipe
+from digit_recognizer.training import numerics
 
-if TYPE_CHECKING:
-    from digit_recognizer.training import trainer
-Pixels = npt.NDArray[np.uint8]
-Probabilities = npt.NDArray[np.float32]
-PAIRS = 3  # of measurements, the one beside the other
-SECONDS = 20.0  # for each measurement of a pace
-MEMBERS = 4  # that predict
-COMMON = 2  # members of standard and of deotte15 that are compared: those of the first folds, which both leave out
-BEYOND_CHANCE = 0.05  # p below which a difference is one
+PACE_MEASUREMENTS = 3  # of each of the two paces, in turn
+COMPARED_MEMBERS = 2  # of standard and of deotte15: the first ones, whose folds have the same validation rows
+SIGNIFICANCE = 0.05  # a difference with a smaller p is beyond chance
+STANDARD_TIME, BEST_TIME = "standard, time", "best, time"
+STANDARD_SCORE, BEST_SCORE = "standard, expected score", "best, expected score"
+OOF_DIFFERENCE, HOLDOUT_DIFFERENCE = "standard − deotte15, OOF", "standard − deotte15, holdout"
+TIME_RATIO, PACE_RATIO = "deotte15 / standard, time", "kit / plain Keras, pace"
+PREDICTION_TIME = f"{timing.PREDICTING_MEMBERS} × 28,000 predictions"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound on a figure: at least ``value``, or at most ``value`` if it is a time in seconds."""
+
+    value: float
+    seconds: bool = False
+
+    def reached(self, measured: float) -> bool:
+        """Whether the measured value is within the bound."""
+        return measured <= self.value if self.seconds else measured >= self.value
+
+
 GOALS = {
-    "standard: seconds": ("at most", 20 * 60),
-    "standard: expected accuracy": ("at least", 0.9966),
-    "best: seconds": ("at most", 2 * 3600),
-    "best: expected accuracy": ("at least", 0.9972),
-    "time of deotte15 / of standard": ("at least", 10),
-    "accuracy of standard - of deotte15, out of fold": ("at least", 0),
-    "accuracy of standard - of deotte15, holdout": ("at least", 0),
-    "training pace / of plain Keras": ("at least", 1.2),
-    "4 members × 28,000 rows: seconds": ("at most", 20),
+    STANDARD_TIME: Goal(20 * 60, seconds=True),
+    STANDARD_SCORE: Goal(0.9966),
+    BEST_TIME: Goal(2 * 3600, seconds=True),
+    BEST_SCORE: Goal(0.9972),
+    TIME_RATIO: Goal(10),
+    OOF_DIFFERENCE: Goal(0),
+    HOLDOUT_DIFFERENCE: Goal(0),
+    PACE_RATIO: Goal(1.2),
+    PREDICTION_TIME: Goal(20, seconds=True),
 }
-HALF_PACE = 1.8  # the goal on a processor that is fast at bfloat16
-TO_HAVE_ONE = {
-    "standard: expected accuracy": "make run",
-    "best: expected accuracy": "make bench WHOLE=1, or make run RECIPE=best",
-    "accuracy of standard - of deotte15, out of fold": f"make run RECIPE=deotte15 MEMBERS={COMMON}",
-    "accuracy of standard - of deotte15, holdout": f"make run RECIPE=deotte15 MEMBERS={COMMON}",
-}
+BFLOAT16_PACE_RATIO = Goal(1.8)  # on a machine that trains with bfloat16
 
 
-def run_benchmark(home: Path, given: Path | None, *, whole: bool) -> int:
-    """Measure, print, keep in ``runs/bench.json``, and give how many figures fall short.
+@dataclass(frozen=True)
+class PairedResult:
+    """Two classifiers on the same rows.
 
-    Half an hour on two cores, most of it recipe ``standard``, which is run whole, in ``runs/bench-<time>``.
+    Attributes:
+        rows: number of rows.
+        errors: errors of the first and of the second.
+        discordant: errors of the first alone and of the second alone.
+        p: of McNemar's exact test: probability of discordant errors at least as uneven if both were equally good.
+        difference: accuracy of the first less that of the second.
+    """
+
+    rows: int
+    errors: tuple[int, int]
+    discordant: tuple[int, int]
+    p: float
+    difference: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """What the benchmark measured.
+
+    Attributes:
+        values: name of a goal → measured value; None if the run that it needs does not exist.
+        intervals: name of an expected score → its 90 % interval.
+        pairs: name of a difference → the errors behind it.
+        competition: whether the data are the competition's; goals apply to no other.
+        precision: what this machine trains with, such as bfloat16.
+        details: what is stored beside these, such as the machine and the date.
+    """
+
+    values: dict[str, float | None]
+    intervals: dict[str, tuple[float, float]]
+    pairs: dict[str, PairedResult]
+    competition: bool
+    precision: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def run_benchmark(home: Path, data: Path | None, *, whole: bool) -> int:
+    """Measure all figures, print them beside their goals, and store them in ``runs/bench.json``.
+
+    It takes half an hour on two cores, most of it for a run of recipe ``standard`` in ``runs/bench-<time>``.
 
     Args:
-        home: the folder of ``runs`` and ``submissions``.
-        given: folder or zip of the competition's files.
-        whole: whether to run recipe ``best`` too; otherwise its time is estimated. Scores that are not measured here,
-            of ``best`` and ``deotte15``, are those of complete runs of the same recipe, data and code in ``home``.
+        home: folder of ``runs`` and ``submissions``.
+        data: folder or zip of the competition's files; None for ``data/``, or else the bundled sample.
+        whole: whether to run recipe ``best`` too; otherwise its time is estimated. Scores of ``best`` and ``deotte15``
+            are otherwise read from complete runs of the same recipe, data and code in ``home``.
+
+    Returns:
+        How many goals were missed beyond chance.
 
     Raises:
         BadInput: data that cannot be read.
+        KitError: a run failed.
+        KeyboardInterrupt: a run was interrupted.
     """
-    digits = dataset.load(given, default=home / "data", cache=home / "runs" / "cache")
-    print(f"data: {digits}")
-    figures: dict[str, Any] = {"judged": digits.fingerprint == dataset.COMPETITION_FINGERPRINT}
+    digits = dataset.load(data, default=home / "data", cache=home / "runs" / "cache")
+    print(f"data: {digits}\nmeasuring the training pace, the kit and plain Keras in turn", flush=True)
+    standard, best, deotte15 = map(load_recipe, ("standard", "best", "deotte15"))
+    paces = [
+        (timing.training_pace(standard, digits), timing.plain_keras_pace(digits)) for _ in range(PACE_MEASUREMENTS)
+    ]
+    print(f"measuring the prediction of {timing.PREDICTING_MEMBERS} members", flush=True)
+    prediction = timing.prediction_seconds(home, data)
+    print("estimating the time of recipes deotte15 and best", flush=True)
+    seconds = {recipe.name: timing.estimate_recipe_seconds(recipe, digits) for recipe in (deotte15, best)}
 
-    print("training pace, the kit and plain Keras in turn", flush=True)
-    paces = [(_kit_pace(recipe.load_recipe("standard"), digits), _plain_pace(digits)) for _ in range(PAIRS)]
-    figures["training pace / of plain Keras"] = statistics.median(kit / plain for kit, plain in paces)
-    figures["images a second, the kit and plain Keras"] = paces
-
-    print(f"{MEMBERS} members predict", flush=True)
-    figures[f"{MEMBERS} members × 28,000 rows: seconds"] = _prediction(given, home)
-
-    print("recipes deotte15 and best, some seconds of each", flush=True)
-    seconds = {name: _estimated(recipe.load_recipe(name), digits) for name in ("deotte15", "best")}
-    place = home / "runs" / f"bench-{time.strftime('%Y%m%d-%H%M%S')}"  # so that no incomplete run is resumed
-    source = given or (home / "data" if dataset.exists(home / "data") else None)
-    for name in ("standard", "best") if whole else ("standard",):
-        print(f"recipe {name}, whole", flush=True)
+    place = files.folder(home / "runs" / f"bench-{time.strftime('%Y%m%d-%H%M%S')}")  # so that no run is resumed
+    source = data or (home / "data" if dataset.exists(home / "data") else None)
+    for recipe in (standard, best) if whole else (standard,):
+        print(f"running recipe {recipe.name}", flush=True)
         began = time.monotonic()
-        options = ["--recipe", name, *(["--data", str(source.absolute())] if source else [])]
-        if status := launch.run_kernel(options, cwd=files.folder(place)):
-            raise KitError(f"benchmark: the run of recipe {name} failed, with exit status {status}")
-        seconds[name] = time.monotonic() - began
-    figures |= {f"{name}: seconds": taken for name, taken in seconds.items()}
-    figures["time of deotte15 / of standard"] = seconds["deotte15"] / seconds["standard"]
+        run_recipe(recipe.name, ["--data", str(source.absolute())] if source else [], cwd=place)
+        seconds[recipe.name] = time.monotonic() - began
 
-    rival = recipe.load_recipe("deotte15")
-    wanted = {
-        "standard": [recipe.load_recipe("standard")],
-        "best": [recipe.load_recipe("best")],
-        "deotte15": [rival.changed(members=COMMON), rival],
+    folders = {
+        "standard": _find_run((place, home), [standard], digits),
+        "best": _find_run((place, home), [best], digits),
+        "deotte15": _find_run((place, home), [deotte15.changed(members=COMPARED_MEMBERS), deotte15], digits),
     }
-    folders = {name: _stored((place, home), recipes, digits) for name, recipes in wanted.items()}
     scores = {name: files.read_json(folder / "scores.json") if folder else None for name, folder in folders.items()}
-    figures["ranges"] = {}
-    for name in ("standard", "best"):
-        figure, one = f"{name}: expected accuracy", scores[name]
-        figures[figure] = one["expected"]["accuracy"] if one else None
-        if one:
-            figures["ranges"][figure] = [one["expected"]["low"], one["expected"]["high"]]
+    expected = {
+        figure: read and read["expected"]
+        for figure, read in ((STANDARD_SCORE, scores["standard"]), (BEST_SCORE, scores["best"]))
+    }
     pairs = {}
     if folders["standard"] and folders["deotte15"]:
-        pairs = _pairs(folders["standard"], folders["deotte15"], digits)
-    for name in ("out of fold", "holdout"):
-        figure = f"accuracy of standard - of deotte15, {name}"
-        figures[figure] = pairs[name]["difference"] if pairs else None
-    figures["paired"] = {f"accuracy of standard - of deotte15, {name}": pair for name, pair in pairs.items()}
-    figures["scores"] = scores
-    figures["machine"] = folders["standard"] and files.read_json(folders["standard"] / "run.json")["machine"]
-    figures["precision"] = numerics.resolved_precision("auto")
-    figures["date"] = time.strftime("%Y-%m-%d")
-    files.write_json(home / "runs" / "bench.json", figures)
-    text = table(figures)
-    print(text, "stored in runs/bench.json", sep="\n")
-    return text.count("SHORT")
-
-
-def _kit_pace(one: Recipe, digits: Dataset) -> float:
-    """Images a second in steps of training, all workers together, augmentation included."""
-    workers, _ = devices.plan_workers(one.members)
-    return workers * one.batch_size / max(pace.step for pace in _paces(one, digits))
-
-
-def _paces(one: Recipe, digits: Dataset) -> "list[trainer.Pace]":
-    """What a member's start and step take with all workers busy."""
-    workers, _ = devices.plan_workers(one.members)
-    split = splits.split(digits.labels, folds=one.folds, members=workers, holdout=one.holdout, seed=one.seed)
-    return budget.measure_paces(one, digits, split, range(workers), seconds=SECONDS)
-
-
-def _plain_pace(digits: Dataset) -> float:
-    """The same of the same network and batch as Keras trains it unless told otherwise: one process, no augmentation."""
-    rates: list[float] = []
-    job = partial(_plain_fit, recipe.load_recipe("standard"), digits, SECONDS)
-    silent = Progress(0, 0, (), 0)
-    local.run_jobs(job, [0], silent, workers=1, threads=devices.cores(), done=lambda _, rate: rates.append(rate))
-    return rates[0]
-
-
-def _plain_fit(one: Recipe, digits: Dataset, seconds: float, index: int, reporter: local.Reporter) -> float:
-    from digit_recognizer.models import architectures
-    from digit_recognizer.training import callbacks
-    from digit_recognizer.training.backend import keras
-
-    network = architectures.build(one.of_member(0).network, dropout=one.dropout)
-    network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    clock = callbacks.StepTimer(seconds)
-    pixels = digits.images[..., None].astype("float32")
-    network.fit(pixels, digits.labels, batch_size=one.batch_size, callbacks=[clock], verbose=0)
-    return one.batch_size * clock.steps / (clock.last - clock.first)
-
-
-def _prediction(given: Path | None, home: Path) -> float:
-    """Seconds from the files to a checked submission by networks that are trained already, neighbours asked."""
-    from digit_recognizer.models import architectures
-
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{index}.keras" for index in range(MEMBERS)]
-        for index, path in enumerate(paths):
-            one = recipe.load_recipe("standard").of_member(index)
-            architectures.build(one.network, dropout=0, preprocessing=one.preprocessing).save(path)
-        began = time.monotonic()
-        digits = dataset.load(given, default=home / "data", cache=Path(folder) / "cache")
-        images = digits.test_images
-        workers, threads = devices.plan_workers(MEMBERS)
-        told: list[Any] = []
-        job, silent = partial(_predicted, paths, images), Progress(0, 0, (), 0)
-        local.run_jobs(
-            job, range(MEMBERS), silent, workers=workers, threads=threads, done=lambda _, one: told.append(one)
-        )
-        # These networks have learnt nothing and doubt all, so as many images are asked about as trained ones doubt.
-        sure = np.eye(10, dtype=np.float32)[np.zeros(len(images), int)]
-        sure[:: round(1 / knn.AMBIGUOUS_SHARE), [0, 3]] = 0.5
-        circle = knn.Queries(images, (sure,), np.arange(len(digits.labels)))
-        knn.rerank([circle], digits.images, digits.labels, weight=recipe.load_recipe("standard").knn_weight)
-        submission.write(Path(folder) / "submission.csv", np.mean(told, axis=0).argmax(axis=1))
-        return time.monotonic() - began
-
-
-def _predicted(paths: list[Path], images: Pixels, index: int, reporter: local.Reporter) -> Any:
-    from digit_recognizer.training import trainer
-    from digit_recognizer.training.backend import keras
-
-    return trainer.predict(keras.models.load_model(paths[index]), images)
-
-
-def _estimated(one: Recipe, digits: Dataset) -> float:
-    """Seconds that a recipe takes: its members' starts, steps and predictions, over the workers, and its neighbours."""
-    paces = _paces(one, digits)
-    step, start = max(pace.step for pace in paces), max(pace.start for pace in paces)
-    kept = len(digits.labels) * (1 - one.holdout)
-    train, out = kept * (1 - 1 / one.folds), kept / one.folds
-    images = train + budget.PREDICT_SHARE * out
-    after = budget.PREDICT_SHARE * (len(digits.labels) - kept + out + len(digits.test_images))
-    member_seconds = start + step / one.batch_size * (one.epochs * images + after)
-    workers, _ = devices.plan_workers(one.members)
-    asking = knn.estimate_rerank_seconds(
-        one, round(len(digits.labels) - kept + one.members * out) + len(digits.test_images)
+        pairs = compare_members(folders["standard"], folders["deotte15"], digits)
+    measurements = Measurements(
+        values={
+            STANDARD_TIME: seconds["standard"],
+            BEST_TIME: seconds["best"],
+            TIME_RATIO: seconds["deotte15"] / seconds["standard"],
+            PACE_RATIO: statistics.median(kit / plain for kit, plain in paces),
+            PREDICTION_TIME: prediction,
+            **{figure: score["accuracy"] if score else None for figure, score in expected.items()},
+            **{figure: pairs[figure].difference if pairs else None for figure in (OOF_DIFFERENCE, HOLDOUT_DIFFERENCE)},
+        },
+        intervals={figure: (score["low"], score["high"]) for figure, score in expected.items() if score},
+        pairs=pairs,
+        competition=digits.fingerprint == dataset.COMPETITION_FINGERPRINT,
+        precision=numerics.resolved_precision("auto"),
+        details={
+            "images per second, kit and plain Keras": paces,
+            "deotte15, estimated seconds": seconds["deotte15"],
+            "scores": scores,
+            "machine": folders["standard"] and files.read_json(folders["standard"] / "run.json")["machine"],
+            "date": time.strftime("%Y-%m-%d"),
+        },
     )
-    return -(-one.members // workers) * member_seconds + asking
+    files.write_json(home / "runs" / "bench.json", asdict(measurements))
+    print(goal_table(measurements, data), "stored in runs/bench.json", sep="\n")
+    return sum(verdict(figure, measurements) == "missed" for figure in GOALS)
 
 
-def _stored(homes: tuple[Path, ...], recipes: Sequence[Recipe], digits: Dataset) -> Path | None:
-    """The folder of a complete run of one of exactly these recipes, data and code; None where no home has one."""
+def _find_run(homes: Sequence[Path], recipes: Sequence[Recipe], digits: Dataset) -> Path | None:
+    """Return the folder of a complete run of one of these recipes, data and code; None if no home has one."""
     for home in homes:
-        for one in recipes:
-            for folder in runs.complete_runs(home / "runs", one, digits):
+        for recipe in recipes:
+            for folder in runs.complete_runs(home / "runs", recipe, digits):
                 expected = files.read_json(folder / "scores.json").get("expected")
                 if isinstance(expected, dict) and {"accuracy", "low", "high"} <= expected.keys():
                     return folder
     return None
 
 
-def _pairs(ours: Path, theirs: Path, digits: Dataset) -> dict[str, dict[str, Any]]:
-    """Compare the first members of ``standard`` with those of ``deotte15``, as many of each, on the same rows.
+def compare_members(standard: Path, deotte15: Path, digits: Dataset) -> dict[str, PairedResult]:
+    """Compare the first members of two runs on the same rows, without re-ranking.
 
-    Networks alone, without re-ranking: out of fold single members on the rows that they left out, by their last epoch,
-    since the two recipes choose their checkpoints by these rows among 4 and among 12 epochs; in the holdout the means
-    of the checkpoints' probabilities.
+    Out of fold, single members are compared at the last epoch, since these rows chose the checkpoints, among different
+    numbers of epochs. In the holdout, the blends of the checkpoints are compared.
     """
-    one = recipe.load_recipe("standard")
-    split = splits.split(digits.labels, folds=one.folds, members=COMMON, holdout=one.holdout, seed=one.seed)
-    both = [[member.probabilities for member in runs.stored_members(folder, COMMON)] for folder in (ours, theirs)]
-    out = np.concatenate([fold.validation for fold in split.folds])
-    last, checkpoint = (
-        [np.concatenate([member[name] for member in side]) for side in both] for name in ("fold-last-epoch", "fold")
+    recipe = load_recipe("standard")
+    split = splits.split(
+        digits.labels, folds=recipe.folds, members=COMPARED_MEMBERS, holdout=recipe.holdout, seed=recipe.seed
     )
-    blends = [np.mean([member["holdout"] for member in side], axis=0) for side in both]
+    members = [
+        [member.probabilities for member in runs.stored_members(folder, COMPARED_MEMBERS)]
+        for folder in (standard, deotte15)
+    ]
+    validation = np.concatenate([fold.validation for fold in split.folds])
+    last_epoch, checkpoint = (
+        [np.concatenate([probabilities[name] for probabilities in run]) for run in members]
+        for name in ("fold-last-epoch", "fold")
+    )
+    blends = [np.mean([probabilities["holdout"] for probabilities in run], axis=0) for run in members]
     return {
-        "out of fold": paired(digits.labels[out], *last),
-        "out of fold, checkpoints": paired(digits.labels[out], *checkpoint),
-        "holdout": paired(digits.labels[split.holdout], *blends),
+        OOF_DIFFERENCE: compare_paired(digits.labels[validation], *last_epoch),
+        f"{OOF_DIFFERENCE}, checkpoints": compare_paired(digits.labels[validation], *checkpoint),
+        HOLDOUT_DIFFERENCE: compare_paired(digits.labels[split.holdout], *blends),
     }
 
 
-def paired(labels: Pixels, ours: Probabilities, theirs: Probabilities) -> dict[str, Any]:
-    """Compare two classifiers on the same rows (Q. McNemar's test of 1947, exact).
+def compare_paired(
+    labels: npt.NDArray[np.uint8], first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]
+) -> PairedResult:
+    """Compare two classifiers on the same rows by McNemar's exact test (Q. McNemar, 1947).
 
     Args:
         labels: uint8 (n,).
-        ours, theirs: float32 (n, 10).
-
-    Returns:
-        ``rows``; how many each has ``wrong``, and ``alone``; ``p`` of a split of those alone at least as uneven by
-        chance; and the ``difference`` of the accuracies, ours less theirs.
+        first, second: float32 (n, 10), probabilities.
     """
     from scipy.stats import binomtest
 
-    first, second = (one.argmax(axis=1) != labels for one in (ours, theirs))
-    alone = [int((first & ~second).sum()), int((second & ~first).sum())]
-    return {
-        "rows": len(labels),
-        "wrong": [int(first.sum()), int(second.sum())],
-        "alone": alone,
-        "p": float(binomtest(alone[0], sum(alone)).pvalue) if sum(alone) else 1.0,
-        "difference": (alone[1] - alone[0]) / len(labels),
-    }
+    wrong, also_wrong = (probabilities.argmax(axis=1) != labels for probabilities in (first, second))
+    discordant = int((wrong & ~also_wrong).sum()), int((also_wrong & ~wrong).sum())
+    return PairedResult(
+        rows=len(labels),
+        errors=(int(wrong.sum()), int(also_wrong.sum())),
+        discordant=discordant,
+        p=float(binomtest(discordant[0], sum(discordant)).pvalue) if sum(discordant) else 1.0,
+        difference=(discordant[1] - discordant[0]) / len(labels),
+    )
 
 
-def table(figures: dict[str, Any]) -> str:
-    """The figures that have a goal, and whether they reach it.
+def goal_of(figure: str, measurements: Measurements) -> Goal:
+    """Return the goal of a figure; that of the pace depends on the machine's precision."""
+    half = figure == PACE_RATIO and measurements.precision == "bfloat16"
+    return BFLOAT16_PACE_RATIO if half else GOALS[figure]
 
-    SHORT is one that chance does not explain. Goals are of the competition's data: others are measured, not judged.
+
+def verdict(figure: str, measurements: Measurements) -> str:
+    """Compare a figure with its goal.
+
+    Returns:
+        "met", "missed" (beyond chance), "unclear" (missed within chance), "no run" (not measured), or "–" (other data).
     """
-    lines = []
-    for name, (side, wanted) in GOALS.items():
-        goal = wanted
-        if "plain Keras" in name and figures["precision"] == "bfloat16":
-            goal = HALF_PACE
-        found = figures[name]
-        if found is None:
-            verdict = f"no complete run here; {TO_HAVE_ONE[name]}"
-        else:
-            verdict = f"{found:.5g}"
-            reached = found >= goal if side == "at least" else found <= goal
-            short = True
-            if pair := figures["paired"].get(name):
-                (ours, theirs), (we, they) = pair["wrong"], pair["alone"]
-                verdict += (
-                    f" ({ours} and {theirs} of {pair['rows']:,} wrong, {we} and {they} alone, p = {pair['p']:.2g})"
-                )
-                short = pair["p"] < BEYOND_CHANCE
-            if interval := figures["ranges"].get(name):
-                verdict += f" (90 %: {interval[0]:.5f} to {interval[1]:.5f})"
-                short = interval[1] < goal
-            if not figures["judged"]:
-                verdict += "  not judged: other data"
-            elif not reached:
-                verdict += "  SHORT" if short else "  below, within chance"
-        lines.append(f"{name:48} {side:8} {goal:<8g} {verdict}")
-    return "\n".join(lines)
+    measured, goal = measurements.values[figure], goal_of(figure, measurements)
+    if measured is None:
+        return "no run"
+    if not measurements.competition:
+        return "–"
+    if goal.reached(measured):
+        return "met"
+    within_chance = False
+    if pair := measurements.pairs.get(figure):
+        within_chance = pair.p >= SIGNIFICANCE
+    elif interval := measurements.intervals.get(figure):
+        within_chance = interval[1] >= goal.value
+    return "unclear" if within_chance else "missed"
+
+
+def goal_table(measurements: Measurements, data: Path | None = None) -> str:
+    """Return a table of at most 60 columns, and below it the counts and intervals behind the verdicts.
+
+    ``data``, as the user named it, enters the commands that make a missing run.
+    """
+    rows, notes = [], []
+    for figure in GOALS:
+        goal, measured = goal_of(figure, measurements), measurements.values[figure]
+        unit = " s" if goal.seconds else ""
+        shown = "" if measured is None else f"{measured:.5g}{unit}"
+        rows.append(
+            (figure, f"{'≤' if goal.seconds else '≥'} {goal.value:g}{unit}", shown, verdict(figure, measurements))
+        )
+        if pair := measurements.pairs.get(figure):
+            notes.append(
+                f"{figure}: {pair.errors[0]} and {pair.errors[1]} of {pair.rows:,} wrong,\n"
+                f"  {pair.discordant[0]} and {pair.discordant[1]} by one alone, p = {pair.p:.2g}"
+            )
+        if interval := measurements.intervals.get(figure):
+            notes.append(f"{figure}: 90 % interval {interval[0]:.5f} to {interval[1]:.5f}")
+        if measured is None:
+            notes.append(f"{figure}: no complete run; to make one:\n  {_missing_run_command(figure, data)}")
+    notes.append(
+        "unclear: goal missed, within chance" if measurements.competition else "goals apply to the competition's data"
+    )
+    return "\n".join([render_table(("figure", "goal", "measured", "verdict"), rows, right=(1, 2)), *notes])
+
+
+def _missing_run_command(figure: str, data: Path | None) -> str:
+    options: dict[str, Any] = {"data": data} if data else {}
+    if figure in (OOF_DIFFERENCE, HOLDOUT_DIFFERENCE):
+        return hints.command("run", recipe="deotte15", members=COMPARED_MEMBERS, **options)
+    if figure == BEST_SCORE:
+        return f"{hints.command('run', recipe='best', **options)}\n  or {hints.command('bench', whole=True, **options)}"
+    return hints.command("run", **options)

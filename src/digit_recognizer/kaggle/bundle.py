@@ -1,5 +1,6 @@
 """The package and ``kernel.py`` → one readable script or notebook, since a push to Kaggle sends one file."""
 
+import ast
 import json
 import pprint
 from collections.abc import Sequence
@@ -16,9 +17,7 @@ TITLE = "Digit Recognizer Kit"
 KERNEL_SLUG = "digit-recognizer-kit"
 OWNER_PLACEHOLDER = "your-kaggle-name"
 LIMIT = 1_000_000  # bytes of source that Kaggle takes
-LEFT_OUT = ("__main__", "bench", "bundle", "doctor", "tune")
 MACHINE_SHAPES = {"none": "", "t4x2": "NvidiaTeslaT4", "tpu": "TpuV5E8"}
-FIRST = ("__init__", "errors", "files", "recipe", "data", "folds", "backend", "augment", "networks", "member")
 RULE = "# " + "─" * 98
 HEAD = '''\
 """{title}: an ensemble of augmented CNNs, with an honest score and a checked submission.
@@ -39,7 +38,12 @@ import tempfile
 OPTIONS = {options}
 ENVIRONMENT = {environment}
 SOURCES = {{}}
-FILE = globals().get("__file__")  # none where this text is pasted into a notebook's cell
+FILE = globals().get("__file__")  # None where this text is pasted into a notebook's cell
+
+
+def file_of(name):
+    is_package = any(other.startswith(name + ".") for other in SOURCES)
+    return os.path.join(*name.split("."), "__init__.py") if is_package else os.path.join(*name.split(".")) + ".py"
 
 
 class Modules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
@@ -48,8 +52,9 @@ class Modules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def find_spec(self, name, path=None, target=None):
         if name not in SOURCES:
             return None
-        place = os.path.join(os.path.abspath(FILE or "kernel.py"), *name.split(".")) + ".py"
-        spec = importlib.machinery.ModuleSpec(name, self, origin=place, is_package=name == "{package}")
+        is_package = any(other.startswith(name + ".") for other in SOURCES)
+        origin = os.path.join(os.path.abspath(FILE or "kernel.py"), file_of(name))
+        spec = importlib.machinery.ModuleSpec(name, self, origin=origin, is_package=is_package)
         spec.has_location = True
         return spec
 
@@ -72,10 +77,10 @@ TAIL = """\
 if FILE is None:  # worker processes cannot read a cell: they import the modules from files
     FOLDER = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
-    os.mkdir(os.path.join(FOLDER, "{package}"))
     for name, source in SOURCES.items():
-        place = os.path.join(FOLDER, "{package}", name.partition(".")[2] or "__init__") + ".py"
-        with open(place, "w", encoding="utf-8") as file:
+        path = os.path.join(FOLDER, file_of(name))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
             file.write(source)
     sys.path.insert(0, FOLDER)
 """
@@ -112,12 +117,12 @@ def build(
     if accelerator == "tpu":
         environment["KERAS_BACKEND"] = "jax"
     kernel = (root / "kernel.py").read_text(encoding="utf-8")
-    modules = _modules(root / "src" / PACKAGE)
+    sources = _sources(root)
     script, cells = folder / "kernel.py", folder / "kernel.ipynb"
     if notebook:
-        path, other, text = cells, script, _notebook(modules, kernel, options, environment)
+        path, other, text = cells, script, _notebook(sources, kernel, options, environment)
     else:
-        path, other, text = script, cells, _script(modules, kernel, options, environment)
+        path, other, text = script, cells, _script(sources, kernel, options, environment)
     if len(text.encode()) > LIMIT:
         raise BadInput(f"{path}: {len(text.encode()):,} bytes, more than the {LIMIT:,} that Kaggle takes")
     metadata = {
@@ -144,29 +149,81 @@ def build(
     return path
 
 
-def _modules(package: Path) -> dict[str, str]:
-    """Module → source, in the order of reading; the package says itself of what commit and code it is."""
-    names = sorted(path.stem for path in package.glob("*.py") if path.stem not in LEFT_OUT)
-    names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+def import_closure(root: Path) -> dict[str, Path]:
+    """Return the modules of the package that ``kernel.py`` imports, directly or not: name → file, dependencies first.
+
+    Imports inside functions count; those for type checking do not.
+    """
+    found: dict[str, Path] = {}
+    visited: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in visited:
+            return
+        visited.add(name)
+        path = _file_of(root, name)
+        if package := name.rpartition(".")[0]:
+            visit(package)
+        for imported in _imports(path, root):
+            visit(imported)
+        found[name] = path
+
+    for imported in _imports(root / "kernel.py", root):
+        visit(imported)
+    return found
+
+
+def _file_of(root: Path, name: str) -> Path:
+    path = root / "src" / Path(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _imports(path: Path, root: Path) -> list[str]:
+    """Return the modules of the package that a file imports, in their order in the file."""
+    names: list[str] = []
+
+    def collect(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            names.extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                names.append(name if _file_of(root, name).exists() else node.module)
+        for child in ast.iter_child_nodes(node):
+            collect(child)
+
+    collect(ast.parse(path.read_text(encoding="utf-8")))
+    return [name for name in names if name.split(".")[0] == PACKAGE]
+
+
+def _sources(root: Path) -> dict[str, str]:
+    """Return the text of each module of the kernel; the package's own holds its commit and source digest."""
     sources = {}
-    for name in names:
-        source = (package / f"{name}.py").read_text(encoding="utf-8")
+    for name, path in import_closure(root).items():
+        source = path.read_text(encoding="utf-8")
         if "'''" in source or not source.endswith("\n"):
-            raise BadInput(f"{package / name}.py: three single quotes, or no line end at its end, cannot travel")
+            raise BadInput(f"{path}: cannot be bundled; expected no three single quotes, and a line end at the end")
         sources[name] = source
     for name, value in (("COMMIT", provenance.commit()), ("CODE", provenance.source_digest())):
         blank = f"{name}: str | None = None\n"
-        if blank not in sources["__init__"]:
-            raise BadInput(f"{package / '__init__.py'}: expected the line {blank.strip()!r}")
-        sources["__init__"] = sources["__init__"].replace(blank, f"{name}: str | None = {value!r}\n")
+        if blank not in sources[PACKAGE]:
+            raise BadInput(f"{_file_of(root, PACKAGE)}: expected the line {blank.strip()!r}")
+        sources[PACKAGE] = sources[PACKAGE].replace(blank, f"{name}: str | None = {value!r}\n")
     return sources
 
 
-def _script(modules: dict[str, str], kernel: str, options: Sequence[str], environment: dict[str, str]) -> str:
+def _file_name(name: str, sources: dict[str, str]) -> str:
+    """Return the path of a module's file, relative to ``src``."""
+    is_package = any(other.startswith(f"{name}.") for other in sources)
+    return name.replace(".", "/") + ("/__init__.py" if is_package else ".py")
+
+
+def _script(sources: dict[str, str], kernel: str, options: Sequence[str], environment: dict[str, str]) -> str:
     parts = [_head(options, environment)]
-    for name, source in modules.items():
-        module = PACKAGE if name == "__init__" else f"{PACKAGE}.{name}"
-        parts += [_heading(f"{PACKAGE}/{name}.py"), f"SOURCES[{json.dumps(module)}] = r'''{source}'''\n"]
+    for name, source in sources.items():
+        parts += [_heading(_file_name(name, sources)), f"SOURCES[{json.dumps(name)}] = r'''{source}'''\n"]
     return "\n".join([*parts, TAIL.format(package=PACKAGE), _heading("kernel.py"), kernel])
 
 
@@ -179,22 +236,21 @@ def _heading(name: str) -> str:
     return f"\n{RULE}\n# {name}\n{RULE}\n"
 
 
-def _notebook(modules: dict[str, str], kernel: str, options: Sequence[str], environment: dict[str, str]) -> str:
+def _notebook(sources: dict[str, str], kernel: str, options: Sequence[str], environment: dict[str, str]) -> str:
+    folders = sorted({_file_name(name, sources).rpartition("/")[0] for name in sources})
     start = (
         "import os\nimport sys\n\n"
         f"os.environ.update({environment!r})\n"
         f"sys.argv = ['kernel.py', *{list(options)!r}]\n"
-        f"os.makedirs({PACKAGE!r}, exist_ok=True)"
+        f"for folder in {folders!r}:\n    os.makedirs(folder, exist_ok=True)"
     )
     cells = [
         _cell("markdown", f"# {TITLE}\n\nEach module of the package is a cell of its own; the last one runs them."),
         _cell("code", start),
     ]
-    for name, source in modules.items():
-        cells += [
-            _cell("markdown", f"## {PACKAGE}/{name}.py"),
-            _cell("code", f"%%writefile {PACKAGE}/{name}.py\n{source}".rstrip("\n")),
-        ]
+    for name, source in sources.items():
+        file = _file_name(name, sources)
+        cells += [_cell("markdown", f"## {file}"), _cell("code", f"%%writefile {file}\n{source}".rstrip("\n"))]
     pictures = (
         "from pathlib import Path\n\nfrom IPython.display import Image, display\n\n"
         "for picture in sorted(Path('runs').glob('*/*.png')):\n    display(Image(picture))"

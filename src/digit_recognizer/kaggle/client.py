@@ -8,7 +8,6 @@ or exits. Here every call has a time limit, a bounded number of tries and a one-
 import base64
 import email.utils
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -511,29 +510,20 @@ def _without(text: str, secret: str) -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock through the block; gives whether another process had to be waited for.
-
-    The lock file is removed at the end. What a process waited for may be removed by then, and it takes the new one.
-    """
+    """Hold the folder's lock through the block; yield whether another process held it before."""
     path, waited = folder / ".download.lock", False
-    while True:
-        try:
-            lock = files.lock(path, wait=False)
-        except BlockingIOError:
-            if not waited:
-                print(f"{folder}/: another process downloads into it; waiting for its end", flush=True)
-            waited = True
-            lock = files.lock(path, wait=True)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                break
-        lock.close()
     try:
-        yield waited
-    finally:
-        with suppress(OSError):  # Windows removes no open file
-            path.unlink()
-        lock.close()
+        lock = files.lock(path, wait=False)
+    except BlockingIOError:
+        waited = True
+        print(f"{folder}/: waiting for another process that downloads into it", flush=True)
+        lock = files.lock(path, wait=True)
+    with lock:
+        try:
+            yield waited
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink()
 
 
 def _times(folder: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""The networks, by name. Each takes raw pixels and gives logits; none is compiled."""
+"""Build the networks by name: raw pixels → logits, uncompiled."""
 
 import math
 from collections.abc import Callable
@@ -8,20 +8,21 @@ from digit_recognizer.models.preprocessing import transform
 from digit_recognizer.training import backend
 from digit_recognizer.training.backend import keras
 
-layers, ops = keras.layers, keras.ops
+layers = keras.layers
+PREPROCESSING_LAYER = "preprocessing"
 
 
 def bn_conv(dropout: float) -> list[Any]:
-    """Seven convolutions, strides in place of pooling; 327 k weights, 15 M multiply-adds an image.
+    """Return the layers of seven convolutions with strides instead of pooling; 327 k weights, 15 M multiply-adds.
 
-    The layout of C. Deotte's "25 Million Images! [0.99757] MNIST" (Kaggle, 2018): each convolution is followed by ReLU
-    and batch normalisation, in this order.
+    Source: C. Deotte, "25 Million Images! [0.99757] MNIST" (Kaggle, 2018). ReLU and then batch normalisation follow
+    each convolution.
     """
 
     def convolution(filters: int, kernel: int, **kwargs: Any) -> list[Any]:
         return [
             layers.Conv2D(filters, kernel, activation="relu", kernel_initializer="he_normal", **kwargs),
-            _normalisation(),
+            _batch_normalisation(),
         ]
 
     return [
@@ -40,9 +41,9 @@ def bn_conv(dropout: float) -> list[Any]:
 
 
 def slim_conv(dropout: float) -> list[Any]:
-    """Five convolutions with pooling; 276 k weights, 7 M multiply-adds an image.
+    """Return the layers of five convolutions with pooling; 276 k weights, 7 M multiply-adds.
 
-    Batch normalisation costs time by the size of what it normalises, so it stands behind the pooling and not before.
+    Batch normalisation follows the pooling, because its cost grows with the size of its input.
     """
 
     def convolution(filters: int, kernel: int, padding: str = "valid") -> Any:
@@ -51,23 +52,23 @@ def slim_conv(dropout: float) -> list[Any]:
     return [
         convolution(24, 5),  # 24 × 24
         layers.MaxPooling2D(),  # 12 × 12
-        _normalisation(),
+        _batch_normalisation(),
         convolution(64, 3, "same"),
         convolution(64, 3),  # 10 × 10
         layers.MaxPooling2D(),  # 5 × 5
-        _normalisation(),
+        _batch_normalisation(),
         layers.Dropout(dropout),
         convolution(128, 3),  # 3 × 3
-        _normalisation(),
+        _batch_normalisation(),
         convolution(128, 3),  # 1 × 1
-        _normalisation(),
+        _batch_normalisation(),
         layers.Flatten(),
         layers.Dropout(dropout),
     ]
 
 
 def adaptive_cnn(dropout: float) -> list[Any]:
-    """Two convolutions and a wide dense layer; 2.4 M weights, 7 M multiply-adds an image."""
+    """Return the layers of two convolutions and a wide dense layer; 2.4 M weights, 7 M multiply-adds."""
     return [
         layers.Conv2D(32, 5, activation="relu"),  # 24 × 24
         layers.Conv2D(32, 3, padding="same", activation="relu"),
@@ -80,7 +81,7 @@ def adaptive_cnn(dropout: float) -> list[Any]:
 
 
 def three_conv(dropout: float) -> list[Any]:
-    """Three convolutions of 3×3 with pooling between, and a dense layer; 897 k weights, 8 M multiply-adds an image."""
+    """Return the layers of three 3×3 convolutions with pooling and a dense layer; 897 k weights, 8 M multiply-adds."""
     return [
         layers.Conv2D(32, 3, padding="same", activation="relu"),
         layers.MaxPooling2D(),  # 14 × 14
@@ -97,7 +98,7 @@ def three_conv(dropout: float) -> list[Any]:
 
 
 def two_conv(dropout: float) -> list[Any]:
-    """Two wide convolutions of 5×5 without pooling, and a dense layer; 2.7 M weights, 54 M multiply-adds an image."""
+    """Return the layers of two wide 5×5 convolutions and a dense layer; 2.7 M weights, 54 M multiply-adds."""
     return [
         layers.Conv2D(100, 5, activation="relu"),  # 24 × 24
         layers.Conv2D(50, 5, activation="relu"),  # 20 × 20
@@ -108,7 +109,7 @@ def two_conv(dropout: float) -> list[Any]:
 
 
 def conv_pool(dropout: float) -> list[Any]:
-    """Three pairs of convolution and pooling, and a dense layer; 391 k weights, 8 M multiply-adds an image."""
+    """Return the layers of three convolutions with pooling and a dense layer; 391 k weights, 8 M multiply-adds."""
     return [
         layers.Conv2D(32, 3, padding="same", activation="relu"),
         layers.MaxPooling2D(),  # 14 × 14
@@ -126,7 +127,7 @@ def conv_pool(dropout: float) -> list[Any]:
 
 
 def dense(dropout: float) -> list[Any]:
-    """Dense layers alone; 253 k weights, as many multiply-adds."""
+    """Return three dense layers without convolutions; 253 k weights and multiply-adds."""
     return [
         layers.Flatten(),
         layers.Dense(256, activation="relu"),
@@ -137,7 +138,6 @@ def dense(dropout: float) -> list[Any]:
     ]
 
 
-PREPROCESSING_LAYER = "preprocessing"
 BODIES: dict[str, Callable[[float], list[Any]]] = {
     "bn-conv": bn_conv,
     "slim-conv": slim_conv,
@@ -149,22 +149,22 @@ BODIES: dict[str, Callable[[float], list[Any]]] = {
 }
 
 
-def _normalisation() -> Any:
-    """Batch normalisation that forgets soon, so that a short training suffices for its means."""
+def _batch_normalisation() -> Any:
+    """Return batch normalisation with a low momentum, so that its moving means converge in short trainings."""
     if keras.config.dtype_policy().compute_dtype == "float32":
         return layers.BatchNormalization(momentum=0.9)
     return backend.BatchNormalization(momentum=0.9)
 
 
 def build(name: str, *, dropout: float, preprocessing: str = "none", precision: str = "float32") -> Any:
-    """Make a fresh, uncompiled network.
+    """Build an uncompiled network.
 
     Args:
         name: one of ``recipe.NETWORKS``.
-        dropout: fraction of activations dropped at each dropout layer, 0 to 1.
+        dropout: fraction of activations that each dropout layer drops, 0 to 1.
         preprocessing: one of ``recipe.PREPROCESSING``.
-        precision: what it computes with: float32, bfloat16 or float16. Its weights are the same in all; of float32 it
-            has none but Keras' own layers, and can be loaded without this package.
+        precision: number format of the computation: float32, bfloat16 or float16; weights are always float32. A
+            network in float32 has only Keras's own layers, so that it loads without this package.
 
     Returns:
         keras.Model: float (n, 28, 28, 1) raw pixels, 0 to 255 → float32 (n, 10) logits.
@@ -186,18 +186,18 @@ def split_preprocessing(network: Any) -> tuple[Any, list[Any]]:
 
 
 def size(network: Any) -> tuple[int, int]:
-    """How many weights a network has, and how many multiplications with one it makes for an image."""
-    products = 0
+    """Return the number of weights of a network and its multiply-adds for one image."""
+    multiply_adds = 0
     for layer in network.layers:
         if isinstance(layer, layers.Conv2D):
-            products += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
+            multiply_adds += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
         elif isinstance(layer, layers.Dense):
-            products += math.prod(layer.kernel.shape)
-    return network.count_params(), products
+            multiply_adds += math.prod(layer.kernel.shape)
+    return network.count_params(), multiply_adds
 
 
 def summary(network: Any) -> str:
-    """Keras's table of a network's layers, as plain text."""
+    """Return Keras's table of a network's layers as plain text."""
     lines: list[str] = []
     network.summary(line_length=78, print_fn=lambda line, **_: lines.append(line))
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Draw a fresh variant of each training image: one random affine warp, interpolated once."""
+"""Augment training images by random affine transforms, drawn anew in each epoch."""
 
 import math
 from typing import Any
@@ -10,19 +10,19 @@ ops = keras.ops
 
 @keras.saving.register_keras_serializable("digit_recognizer")
 class RandomAffine(keras.layers.Layer):
-    """Rotate, zoom, shift and shear each image of a batch by its own random amounts, about its centre.
+    """Rotate, scale, shift and shear each image of a batch about its centre by its own random amounts.
 
-    The four are multiplied into one matrix for each image and the image is sampled once, bilinearly, so that four small
-    changes blur it no more than one. Outside the image is 0. Only in training; otherwise images pass unchanged.
+    The transforms of an image are multiplied into one matrix, so that one bilinear interpolation blurs it only once.
+    Pixels outside the image are 0. Outside training, images pass unchanged.
 
     Input and output: float (batch, height, width, channels).
 
     Args:
-        rotation: largest angle, degrees, either way.
-        zoom: largest change of height and, drawn apart, of width: the scale lies in [1 - zoom, 1 + zoom].
-        shift: largest shift down and, drawn apart, to the right, as a fraction of the side, either way.
-        shear: largest angle by which verticals lean, degrees, either way.
-        seed: of the layer's own random stream.
+        rotation: largest angle in degrees, in both directions.
+        zoom: largest change of scale; height and width are drawn independently from [1 - zoom, 1 + zoom].
+        shift: largest shift as a fraction of the side, in both directions, drawn independently for each axis.
+        shear: largest angle between verticals and the vertical axis in degrees, in both directions.
+        seed: seed of the layer's random numbers.
     """
 
     def __init__(self, *, rotation: float, zoom: float, shift: float, shear: float, seed: int, **kwargs: Any) -> None:
@@ -31,32 +31,32 @@ class RandomAffine(keras.layers.Layer):
         self.random = keras.random.SeedGenerator(seed)
 
     @property
-    def moves(self) -> bool:
-        """Whether it changes anything at all."""
+    def active(self) -> bool:
+        """Whether the layer changes images at all."""
         return any((self.rotation, self.zoom, self.shift, self.shear))
 
     def call(self, images: Any, training: bool = False) -> Any:
-        """Warp the batch in training, else return it as it is."""
+        """Transform the batch in training, else return it unchanged."""
         if not training:
             return images
         batch, (height, width) = ops.shape(images)[0], images.shape[1:3]
-        draw = keras.random.uniform((6, batch), -1, 1, seed=self.random)
-        angle = draw[0] * math.radians(self.rotation)
-        lean = ops.tan(draw[1] * math.radians(self.shear))
-        scale_x, scale_y = 1 + draw[2] * self.zoom, 1 + draw[3] * self.zoom
+        random = keras.random.uniform((6, batch), -1, 1, seed=self.random)
+        angle = random[0] * math.radians(self.rotation)
+        shear = ops.tan(random[1] * math.radians(self.shear))
+        scale_x, scale_y = 1 + random[2] * self.zoom, 1 + random[3] * self.zoom
         cos, sin = ops.cos(angle), ops.sin(angle)
-        # Output (x, y) is read from input (a x + b y + c, d x + e y + f): rotation × shear × scale about the centre.
-        a, b = cos * scale_x, (cos * lean - sin) * scale_y
-        d, e = sin * scale_x, (sin * lean + cos) * scale_y
-        middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-        c = middle_x - a * middle_x - b * middle_y + draw[4] * self.shift * width
-        f = middle_y - d * middle_x - e * middle_y + draw[5] * self.shift * height
+        # Output pixel (x, y) is input pixel (a x + b y + c, d x + e y + f): rotation × shear × scale about the centre.
+        a, b = cos * scale_x, (cos * shear - sin) * scale_y
+        d, e = sin * scale_x, (sin * shear + cos) * scale_y
+        centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+        c = centre_x - a * centre_x - b * centre_y + random[4] * self.shift * width
+        f = centre_y - d * centre_x - e * centre_y + random[5] * self.shift * height
         zero = ops.zeros_like(a)
         matrix = ops.stack([a, b, c, d, e, f, zero, zero], axis=1)
         return ops.image.affine_transform(images, matrix, interpolation="bilinear", fill_mode="constant")
 
     def get_config(self) -> dict[str, Any]:
-        """What the layer can be made again from."""
+        """Return the arguments from which Keras restores the layer."""
         names = ("rotation", "zoom", "shift", "shear", "seed")
         config: dict[str, Any] = super().get_config()
         return config | {name: getattr(self, name) for name in names}

@@ -1,4 +1,4 @@
-"""Keras callbacks of a member's training: checkpoint, deadline, timing, progress."""
+"""Keras callbacks for training a member: checkpoint, learning rate, deadline, timing and progress."""
 
 import math
 import time
@@ -13,18 +13,22 @@ from digit_recognizer.training.executors.local import Reporter
 
 
 class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
-    """Keeps the network alone, in float32: the augmentation around it is for training, and so is the precision."""
+    """Save the network in float32 at the lowest validation loss, without the augmentation.
+
+    From epoch ``first``, counted from 0, earlier epochs no longer compete; until then the best so far is kept.
+    """
 
     def __init__(self, network: Any, recipe: Recipe, path: Path, first: int) -> None:
         super().__init__(str(path), monitor="val_loss", mode="min", save_best_only=True)
-        self._first = first  # from here on epochs are not held against those before, which are kept until then
-        self._trained, self._path = network, path
+        self._trained, self._path, self._first = network, path, first
         self.network = architectures.build(recipe.network, dropout=recipe.dropout, preprocessing=recipe.preprocessing)
 
     def set_model(self, model: Any) -> None:
+        """Let Keras save the float32 copy instead of the model in training."""
         super().set_model(self.network)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Copy the weights and save them if the validation loss is the lowest."""
         self.network.set_weights(self._trained.get_weights())
         if epoch == self._first:
             self.best = math.inf
@@ -33,42 +37,51 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
 
 
 class Plateau(keras.callbacks.ReduceLROnPlateau):
-    """Halves the learning rate where the fold's loss has not fallen for two epochs, over several calls of ``fit``."""
+    """Halve the learning rate after two epochs without a lower validation loss; ``fit`` may be called several times."""
 
     def __init__(self) -> None:
         super().__init__(monitor="val_loss", factor=0.5, patience=2, min_lr=1e-5)
-        self._begun = False
+        self._started = False
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        if not self._begun:
+        """Reset the state in the first call of ``fit`` only."""
+        if not self._started:
             super().on_train_begin(logs)
-        self._begun = True
+        self._started = True
 
 
 class Deadline(keras.callbacks.Callback):
-    """Ends training at the deadline; the epoch that it interrupts is still validated and may become the checkpoint."""
+    """Stop training at the deadline; Keras still validates the interrupted epoch, which may become the checkpoint.
+
+    Args:
+        deadline: value of ``time.monotonic``; None for no deadline.
+        epochs: number of epochs planned.
+    """
 
     def __init__(self, deadline: float | None, epochs: int) -> None:
         super().__init__()
-        self._deadline, self._epochs, self._epoch, self.over = deadline, epochs, 0, False
+        self._deadline, self._epochs, self._epoch, self.stopped = deadline, epochs, 0, False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Note the epoch."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Stop if the deadline has passed and steps remain."""
         last = self._epoch + 1 == self._epochs and batch + 1 == self.params["steps"]
         if self._deadline is not None and not last and time.monotonic() > self._deadline:
-            self.over = self.model.stop_training = True
+            self.stopped = self.model.stop_training = True
 
 
 class StepTimer(keras.callbacks.Callback):
-    """Times the steps that follow the first, in which the model is compiled."""
+    """Time the steps after the first, in which the model is compiled, and stop after ``seconds``."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self._seconds, self.first, self.last, self.steps = seconds, 0.0, 0.0, -1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Count the step and stop if the time is up."""
         self.last = time.monotonic()
         self.first = self.first or self.last
         self.steps += 1
@@ -76,12 +89,16 @@ class StepTimer(keras.callbacks.Callback):
 
 
 class ProgressReporter(keras.callbacks.Callback):
+    """Pass steps and epochs on to a reporter."""
+
     def __init__(self, reporter: Reporter) -> None:
         super().__init__()
         self._reporter = reporter
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Report the step."""
         self._reporter.batch(batch + 1, self.params["steps"], (logs or {})["loss"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Report the epoch."""
         self._reporter.epoch(epoch + 1, logs or {})

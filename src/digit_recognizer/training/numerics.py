@@ -1,21 +1,22 @@
-"""What decides a result beside recipe, data, code and versions: the backend, the precision, environment variables.
+"""Determine the backend, the precision and the environment variables that change a result.
 
-Cheap to import: Keras and TensorFlow stay outside, so that a run's identity is known before they start.
+This module imports neither Keras nor TensorFlow, so that a run's identity is known before they load.
 """
 
 import importlib.util
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from digit_recognizer.errors import BadInput
 from digit_recognizer.training import devices
 
 BACKENDS = ("tensorflow", "jax", "torch")
-# Removed before Keras is imported: two of them cut training short, the third is another implementation of JAX layers.
+# Removed before Keras is imported: two shorten training, the third selects another implementation of JAX layers.
 REMOVED = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED")
-# Part of a run's identity where they are set: they select kernels or number formats, and whoever sets one means it. The
-# instruction sets a library may use (ONEDNN_MAX_CPU_ISA) are left out, as the machine is.
+# Part of a run's identity if set: they select kernels or number formats. Variables that restrict instruction sets
+# (ONEDNN_MAX_CPU_ISA) are not, because the machine is not part of the identity either.
 VARIABLES = (
     "TF_ENABLE_ONEDNN_OPTS",
     "TF_XLA_FLAGS",
@@ -33,59 +34,60 @@ VARIABLES = (
 
 
 def environment() -> dict[str, str]:
-    """The variables of ``VARIABLES`` that are set, with their values."""
+    """Return the variables of ``VARIABLES`` that are set, with their values."""
     return {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
 
 
 def keras_backend() -> str:
-    """The backend that Keras runs on: ``KERAS_BACKEND`` where it is set, else tensorflow.
+    """Return the backend of Keras: ``KERAS_BACKEND`` if set, else tensorflow.
 
     Raises:
-        BadInput: the variable names no backend that can train, or one that is not installed.
+        BadInput: the variable names a backend that cannot train or is not installed.
     """
     name = os.environ.get("KERAS_BACKEND") or BACKENDS[0]
     if name not in BACKENDS:
         raise BadInput(
-            f"KERAS_BACKEND: expected one of {', '.join(BACKENDS)}, found {name!r}", hint="unset the variable"
+            f"KERAS_BACKEND: expected one of {', '.join(BACKENDS)}, found {name!r}",
+            hint=f"unset KERAS_BACKEND to use {BACKENDS[0]}",
         )
     if importlib.util.find_spec(name) is None:
-        raise BadInput(f"KERAS_BACKEND: {name} is not installed", hint=f"pip install {name}, or unset the variable")
+        raise BadInput(f"KERAS_BACKEND: {name} is not installed", hint=f"{sys.executable} -m pip install {name}")
     return name
 
 
 def resolved_precision(setting: str) -> str:
-    """Return the precision that a network is trained with here: float32, bfloat16 or float16.
+    """Return the precision of training on this machine: float32, bfloat16 or float16.
 
-    16-bit formats (with weights in float32) where the machine multiplies them faster: bfloat16 on TPUs, on GPUs of
-    compute capability 8 and on processors with instructions for it; float16 on GPUs of capability 7, such as the T4.
+    ``auto`` selects a 16-bit format where the machine multiplies it faster, with weights in float32: bfloat16 on TPUs,
+    GPUs of compute capability 8 and processors that support it; float16 on GPUs of capability 7, such as the T4.
 
     Args:
-        setting: one of ``recipe.PRECISIONS``; all but ``auto`` are returned as they are.
+        setting: one of ``recipe.PRECISIONS``; all values but ``auto`` are returned unchanged.
     """
     if setting != "auto":
         return setting
     if devices.tpu():
         return "bfloat16"
     if devices.gpus():
-        capability = _capability()
+        capability = _compute_capability()
         return "bfloat16" if capability >= 8 else "float16" if capability >= 7 else "float32"
-    # XLA, by which JAX computes, gains nothing by it on processors.
-    fast = keras_backend() == "tensorflow" and _instructions() & {"avx512_bf16", "amx_bf16"}
+    # JAX compiles by XLA, which is not faster with bfloat16 on processors.
+    fast = keras_backend() == "tensorflow" and _cpu_flags() & {"avx512_bf16", "amx_bf16"}
     return "bfloat16" if fast else "float32"
 
 
-def _capability() -> float:
-    """The lowest compute capability of the machine's NVIDIA GPUs; 0 where the driver does not report it."""
-    words = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+def _compute_capability() -> float:
+    """Return the lowest compute capability of the machine's NVIDIA GPUs; 0 if the driver does not report it."""
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
-        output = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
         return min(float(line) for line in output.split())
     except (OSError, subprocess.SubprocessError, ValueError):
         return 0
 
 
-def _instructions() -> set[str]:
-    """The processor's flags, as Linux reports them; none elsewhere."""
+def _cpu_flags() -> set[str]:
+    """Return the processor's flags as Linux reports them; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Start worker processes, and read what they wrote to standard error before they died."""
+"""Start worker processes, and read what they wrote to standard error before they were killed."""
 
 import signal
 import sys
@@ -10,33 +10,34 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-# What Keras imports where it is there, for what no member uses; without them a worker is ready two seconds sooner.
+# Modules that Keras imports if installed and that training does not use; a worker starts two seconds sooner without.
 UNUSED = ("matplotlib", "pandas", "sklearn")
 
 
 def spawn(target: Callable[..., None], *arguments: Any) -> BaseProcess:
-    """Start a process that ignores an interrupt, which is this one's to handle."""
+    """Start a process that ignores interrupts; the parent process handles them."""
     process = get_context("spawn").Process(target=target, args=arguments, daemon=True)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process inherits it
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the new process inherits this
     try:
         process.start()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)
     return process
 
 
 def hide_unused() -> None:
-    absent: Any = dict.fromkeys(UNUSED)  # None stands for a module that is not there
-    sys.modules.update(absent)
+    """Make the imports of ``UNUSED`` fail in this process."""
+    hidden: Any = dict.fromkeys(UNUSED)  # import raises ImportError for a module that is None
+    sys.modules.update(hidden)
 
 
 def stderr_file(process: int) -> str:
-    """The beginning of the name of a temporary file, in which a process holds back what it writes to standard error."""
+    """Return the start of the name of a temporary file in which a process captures its standard error."""
     return f"digit-recognizer-{process}-"
 
 
 def last_stderr_line(process: BaseProcess) -> str:
-    """The last line that a process held back when it died, empty where there is none; its file is removed."""
+    """Remove the file of a process's captured standard error and return its last line; empty if there is none."""
     last = ""
     for path in Path(tempfile.gettempdir()).glob(f"{stderr_file(process.pid or 0)}*"):
         with suppress(OSError):

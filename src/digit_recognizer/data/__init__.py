@@ -1,0 +1,1 @@
+"""Read the competition's files, and divide their rows into folds."""

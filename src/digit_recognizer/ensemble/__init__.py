@@ -1,0 +1,1 @@
+"""Train the members of a run, store them, and blend their probabilities."""

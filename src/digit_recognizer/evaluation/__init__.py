@@ -1,0 +1,1 @@
+"""Score a blend, estimate its public score, and draw plots."""

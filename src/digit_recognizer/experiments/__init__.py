@@ -1,0 +1,1 @@
+"""Search, compare and measure recipes."""

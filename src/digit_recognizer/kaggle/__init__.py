@@ -1,0 +1,1 @@
+"""Access to Kaggle, the only one to the network."""

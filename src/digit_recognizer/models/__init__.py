@@ -1,0 +1,1 @@
+"""Networks, fixed preprocessing of their inputs, and random augmentation."""

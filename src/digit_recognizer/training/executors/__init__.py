@@ -1,0 +1,1 @@
+"""Run the training of members in worker processes."""
