@@ -196,7 +196,7 @@ def _download() -> None:
     from digit_recognizer.kaggle.client import connect
 
     with connect() as client:
-        client.download(Path("data"))
+        client.download_data(Path("data"))
     print("data/: train.csv and test.csv of the competition")
 
 

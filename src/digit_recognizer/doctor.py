@@ -58,9 +58,9 @@ def examine(home: Path, data: Path | None) -> int:
     if check("credentials", find_credentials) and (account := credentials.find()):
         try:
             with Client(account, tries=2) as client:
-                if check("account", lambda: Finding(OK, client.account())):  # else the other calls fail as well
+                if check("account", lambda: Finding(OK, client.username())):  # else the other calls fail as well
                     check("rules", lambda: find_rules(client))
-                    check("today", lambda: Finding(OK, f"{client.left_today()} submissions left"))
+                    check("today", lambda: Finding(OK, f"{client.submissions_left_today()} submissions left"))
         except KitError as error:
             refused = Finding(WRONG, str(error), error.hint)
             check("account", lambda: refused)
@@ -134,6 +134,6 @@ def find_credentials() -> Finding:
 
 def find_rules(client: Client) -> Finding:
     """Return whether the account has accepted the competition's rules; ``KitError`` if not."""
-    if not client.entered():
+    if not client.has_joined():
         raise KitError("not accepted", hint=f"join the competition at {RULES_PAGE}")
     return Finding(OK, "accepted")

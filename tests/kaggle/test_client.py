@@ -282,7 +282,7 @@ def fetched(kaggle: Server, folder: Path, **output: bytes) -> list[str]:
     """Bring what a kernel left; the files that came."""
     kaggle.output |= output
     with kaggle_client.connect() as client:
-        client.kernel_output(KERNEL, folder)
+        client.download_kernel_output(KERNEL, folder)
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
@@ -504,7 +504,7 @@ def told(kaggle: Server, **changed: Any) -> None:
 def test_an_answer_of_another_form_ends_in_one_line(changed: dict[str, Any], place: Path, kaggle: Server) -> None:
     told(kaggle, **changed)
     with kaggle_client.connect() as client:
-        for call in (client.sent, lambda: client.one("50000001")):
+        for call in (client.list_submissions, lambda: client.get_submission("50000001")):
             with pytest.raises(KitError, match="Kaggle's answer cannot be read") as refused:
                 call()
             assert str(refused.value).isprintable()
@@ -516,14 +516,14 @@ def test_an_answer_of_another_form_ends_in_one_line(changed: dict[str, Any], pla
 def test_a_score_that_is_a_number_is_kept(score: object, place: Path, kaggle: Server) -> None:
     told(kaggle, publicScore=score)
     with kaggle_client.connect() as client:
-        assert client.one("50000001").public_score == client.sent()[0].public_score == str(score)
+        assert client.get_submission("50000001").public_score == client.list_submissions()[0].public_score == str(score)
 
 
 @pytest.mark.parametrize("score", ["", None, ...])
 def test_no_score_is_no_fault(score: object, place: Path, kaggle: Server) -> None:
     told(kaggle, publicScore=score)
     with kaggle_client.connect() as client:
-        assert client.one("50000001").public_score == ""
+        assert client.get_submission("50000001").public_score == ""
 
 
 @pytest.mark.parametrize(
@@ -532,9 +532,9 @@ def test_no_score_is_no_fault(score: object, place: Path, kaggle: Server) -> Non
 def test_a_score_that_is_no_number_is_not_kept(score: object, place: Path, kaggle: Server) -> None:
     told(kaggle, publicScore=score)
     with kaggle_client.connect() as client:
-        assert client.sent()[0].public_score == "", "a list is of use without it"
+        assert client.list_submissions()[0].public_score == "", "a list is of use without it"
         with pytest.raises(KitError, match="cannot be read \\(publicScore") as refused:
-            client.one("50000001")
+            client.get_submission("50000001")
         assert str(refused.value).isprintable()
 
 
@@ -542,7 +542,7 @@ def test_a_score_that_is_no_number_is_not_kept(score: object, place: Path, kaggl
 def test_a_count_that_is_no_number_ends_in_one_line(left: object, place: Path, kaggle: Server) -> None:
     kaggle._GetSubmissionLimits = lambda asked: {"numAllowedNow": left}  # type: ignore
     with kaggle_client.connect() as client, pytest.raises(KitError, match="Kaggle's answer cannot be read"):
-        client.left_today()
+        client.submissions_left_today()
 
 
 @pytest.mark.parametrize("status", ["PAUSED_BY_MAGIC", 3, None, ["RUNNING"]])
@@ -590,11 +590,11 @@ def test_terminal_escapes_in_kaggle_s_texts_are_not_printed(
     kaggle.kernel_failure = f"failed{text}"
     kaggle._SaveKernel = lambda asked: {"url": f"https://www.kaggle.com/code/x{text}", "versionNumber": 1}  # type: ignore
     with kaggle_client.connect() as client:
-        sent = client.sent()[0]
+        sent = client.list_submissions()[0]
         (place / "kernel.py").write_text("")
         metadata: dict[str, Any] = dict.fromkeys(("is_private", "enable_gpu", "enable_tpu", "enable_internet"), False)
         metadata |= {"id": KERNEL, "title": "title", "language": "python", "kernel_type": "script"}
-        address = client.push(place / "kernel.py", metadata | {"competition_sources": []})
+        address = client.push_kernel(place / "kernel.py", metadata | {"competition_sources": []})
         why = client.kernel_status(KERNEL)[1]
     for shown, start in (
         (sent.file, "f"),
@@ -614,7 +614,7 @@ def test_terminal_escapes_in_kaggle_s_texts_are_not_printed(
 def test_a_long_description_keeps_its_end(place: Path, kaggle: Server) -> None:
     told(kaggle, description=f"{'x' * 300} [sha256 0123456789abcdef]")
     with kaggle_client.connect() as client:
-        assert client.sent()[0].description.endswith(" [sha256 0123456789abcdef]")
+        assert client.list_submissions()[0].description.endswith(" [sha256 0123456789abcdef]")
 
 
 PAIR = base64.b64encode(f"{USER}:{KEY}".encode()).decode()

@@ -55,7 +55,7 @@ def test_list_older_than_the_ledger_is_ignored(
     kaggle.submissions.append(
         entry | {"description": tag, "status": listed, "asked": -9, "error": "", "content": b""} | score
     )
-    list_submissions = client.Client.sent
+    list_submissions = client.Client.list_submissions
 
     def list_and_change_ledger(client: client.Client) -> list[client.Submission]:
         listed = list_submissions(client)
@@ -65,7 +65,7 @@ def test_list_older_than_the_ledger_is_ignored(
             ledger.update(home / "submissions", "standard-1", **fields)
         return listed
 
-    monkeypatch.setattr(client.Client, "sent", list_and_change_ledger)
+    monkeypatch.setattr(client.Client, "list_submissions", list_and_change_ledger)
     assert cli.main([*verb, "--no-wait"] if verb != ["scores"] else verb) == 0
     assert (ledger_row(home).reference, ledger_row(home).status, ledger_row(home).public_score) == ("50000001", *after)
 

@@ -125,10 +125,10 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._client.__exit__(None, None, None)
 
-    def account(self) -> str:
+    def username(self) -> str:
         """The user name that the credentials belong to, as far as Kaggle says."""
         if self._person.username:
-            self.left_today()  # a wrong key is refused here
+            self.submissions_left_today()  # a wrong key is refused here
             return self._person.username
         from kagglesdk.security.types.oauth_service import IntrospectTokenRequest
 
@@ -145,7 +145,7 @@ class Client:
 
         return self._call(name)
 
-    def entered(self) -> bool:
+    def has_joined(self) -> bool:
         """Whether the account has joined the competition, which is to accept its rules."""
         from kagglesdk.competitions.types.competition_api_service import ApiGetCompetitionRequest
 
@@ -153,7 +153,7 @@ class Client:
         request.competition_name = SLUG
         return bool(self._call(lambda: self._api.get_competition(request)).user_has_entered)
 
-    def left_today(self) -> int:
+    def submissions_left_today(self) -> int:
         """How many submissions the account may still send today (a day of UTC)."""
         from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionLimitsRequest
 
@@ -161,7 +161,7 @@ class Client:
         request.competition_name = SLUG
         return self._call(lambda: int(self._api.get_submission_limits(request).num_allowed_now))
 
-    def sent(self) -> list[Submission]:
+    def list_submissions(self) -> list[Submission]:
         """All submissions of the account, the newest first."""
         from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
 
@@ -170,7 +170,7 @@ class Client:
         found = self._listed(self._api.list_submissions, request, lambda page: list(map(self._sent, page.submissions)))
         return list(found)
 
-    def one(self, reference: str) -> Submission:
+    def get_submission(self, reference: str) -> Submission:
         """A submission by its reference."""
         from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionRequest
 
@@ -232,7 +232,7 @@ class Client:
             raise KitError(f"Kaggle took no submission: {message or 'it gave no reference'}")
         return reference
 
-    def download(self, folder: Path) -> None:
+    def download_data(self, folder: Path) -> None:
         """Download the competition's zip, go on where an earlier download broke off, and unpack it.
 
         What is left in ``folder`` is ``train.csv`` and ``test.csv``, whole. Processes that download into one folder do
@@ -264,7 +264,7 @@ class Client:
                     ) from error
                 part.unlink()
 
-    def push(self, code: Path, metadata: dict[str, Any]) -> str:
+    def push_kernel(self, code: Path, metadata: dict[str, Any]) -> str:
         """Send a kernel, which Kaggle then runs, and give the address of its page.
 
         Args:
@@ -304,7 +304,7 @@ class Client:
 
         return self._call(found)
 
-    def kernel_output(self, slug: str, folder: Path) -> None:
+    def download_kernel_output(self, slug: str, folder: Path) -> None:
         """Download the files that the newest version of ``slug`` left into ``folder``, hidden ones left out.
 
         Raises:

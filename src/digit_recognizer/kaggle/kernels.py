@@ -59,9 +59,9 @@ def push(folder: Path, *, options: Sequence[str], accelerator: str, notebook: bo
         KitError: the kernel does not start, or Kaggle refuses it or cannot be reached.
     """
     with connect() as client:
-        owner = client.account()
+        owner = client.username()
         path = build_kernel(folder, options=options, accelerator=accelerator, notebook=notebook, owner=owner)
-        address = client.push(path, files.read_json(folder / "kernel-metadata.json"))
+        address = client.push_kernel(path, files.read_json(folder / "kernel-metadata.json"))
     console.print_lines(f"kernel: {shortened(path)}, running on Kaggle: {address}")
     console.print_lines(f"next: `{hints.command('status')}`, then `{hints.command('output')}` to fetch its submission")
 
@@ -95,7 +95,7 @@ def fetch_output(home: Path) -> None:
             raise KitError(f"{slug}: not complete ({state})", hint=f"`{hints.command('status')}` shows its state")
         with tempfile.TemporaryDirectory(dir=files.folder(home / "runs"), prefix=".output-") as temporary:
             output = Path(temporary)
-            client.kernel_output(slug, output)
+            client.download_kernel_output(slug, output)
             rows = _read_rows(output, slug, reason)
             for row in rows:  # check all runs before any is kept
                 _check_fetched(home, output, slug, row)
@@ -113,7 +113,7 @@ def shortened(path: Path) -> Path:
 
 
 def _slug(client: Client) -> str:
-    return f"{client.account()}/{bundle.KERNEL_SLUG}"
+    return f"{client.username()}/{bundle.KERNEL_SLUG}"
 
 
 def _read_rows(output: Path, slug: str, reason: str) -> list[Row]:

@@ -57,7 +57,7 @@ def submit(
         console.print_lines(runs_table.render([row, *sent]))
         if not force:
             _refuse_worse(row, sent)
-        left = client.left_today()
+        left = client.submissions_left_today()
         if left <= 0:
             raise KitError("no submissions left today", hint="Kaggle resets the count at 00:00 UTC")
         if not yes:
@@ -219,7 +219,7 @@ def _find_sent(client: Client, row: Row) -> str:
     for pause in LOOKUP_PAUSES:
         time.sleep(pause)
         try:
-            entry = sync.find_submission(row, client.sent())
+            entry = sync.find_submission(row, client.list_submissions())
         except KitError:
             continue
         if entry and entry.reference != row.reference:
@@ -232,7 +232,7 @@ def _wait_for_score(client: Client, submissions: Path, row: Row, wait: float) ->
     spinner = Spinner("waiting for Kaggle's score")
     deadline, pause = time.monotonic() + wait, 0.5
     try:
-        while (entry := client.one(row.reference)).status == "pending":
+        while (entry := client.get_submission(row.reference)).status == "pending":
             left = deadline - time.monotonic()
             if left <= 0:
                 raise KitError(

@@ -49,7 +49,7 @@ def refresh(client: Client, submissions: Path, candidate: Row | None = None) -> 
         submissions: the folder of the ledger.
         candidate: a row that is added to the ledger if Kaggle has a submission of its content.
     """
-    listed = client.sent()
+    listed = client.list_submissions()
     with ledger.changing(submissions) as rows:
         is_new = candidate and all(row.run != candidate.run for row in rows)
         if candidate and is_new and any(content_tag(candidate) in entry.description for entry in listed):
