@@ -115,7 +115,9 @@ def test_run_with_unsafe_name_is_refused_and_nothing_is_kept(
     output["submissions/ledger.csv"] = output["submissions/ledger.csv"].replace(b"a-1", name.encode())
     renamed = {os.path.normpath(path.replace("a-1", name)): content for path, content in output.items()}
     output = {path: content for path, content in renamed.items() if not path.startswith((".", "/"))}
-    monkeypatch.setattr(client.Client, "download_kernel_output", lambda client, slug, folder: write_output(output, folder))
+    monkeypatch.setattr(
+        client.Client, "download_kernel_output", lambda client, slug, folder: write_output(output, folder)
+    )
     parents = [sorted(folder.iterdir()) for folder in home.parents[:2]]
     before = contents(home)
     error = refused(["output"], capsys, 2)

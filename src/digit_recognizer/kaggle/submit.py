@@ -122,7 +122,7 @@ def _check_file(home: Path, row: Row, path: Path) -> list[str]:
     hint = f"`{hints.command('run', data='digit-recognizer.zip')}` trains on the competition's files"
     origin = provenance.find_provenance(home, path.stem)
     if row.sample or path.name.startswith(ledger.SAMPLE) or origin.sample:
-        raise BadInput(f"{path}: cannot be submitted: a sample run", hint=hint)
+        raise BadInput(f"{path}: cannot be submitted: sample run", hint=hint)
     faults, warnings = submission.examine(path)
     if faults:
         if origin.obstacle and not submission.check(path, origin.test_rows or submission.ROWS):
