@@ -148,7 +148,7 @@ def test_of_two_processes_one_downloads_and_the_other_finds_the_files(place: Pat
     started = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     shown = [process.communicate(timeout=60) for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], shown
-    assert sorted(out.count("another process downloads into it") for out, _ in shown) == [0, 1, 1]
+    assert sorted(out.count("waiting for another process") for out, _ in shown) == [0, 1, 1]
     assert len(kaggle.ranges) == 1, "one download"
     assert whole(place)
 
