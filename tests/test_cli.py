@@ -13,7 +13,7 @@ from digit_recognizer import cli, command_line, launch, recipe, run_options
 from digit_recognizer.data import dataset
 from digit_recognizer.experiments import benchmark
 from digit_recognizer.hints import CALLER_VARIABLE
-from digit_recognizer.kaggle import client, credentials, sync
+from digit_recognizer.kaggle import client, credentials, kernels, sync
 
 VERBS = [*cli.USER_VERBS, *cli.DEVELOPER_VERBS]
 
@@ -190,10 +190,11 @@ def test_interrupted_verb_reports_what_was_changed(
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    for name in ("_made", "_tune", "_check", "_submit"):
+    for name in ("_kernel", "_tune", "_check", "_submit"):
         monkeypatch.setattr(cli, name, interrupt)
     monkeypatch.setattr(benchmark, "run_benchmark", interrupt)
     monkeypatch.setattr(client, "connect", interrupt)
+    monkeypatch.setattr(kernels, "connect", interrupt)
     monkeypatch.setattr(sync, "scores", interrupt)
     assert cli.main(words) == 130
     error = one_line(capsys.readouterr().err)

@@ -1,5 +1,5 @@
 """A submission kit for Kaggle's Digit Recognizer competition."""
 
-# Filled in where the package travels inside one script, away from its files and from git.
+# Set in a kernel script, which has neither the package's files nor git: the commit and provenance.source_digest().
 COMMIT: str | None = None
 CODE: str | None = None

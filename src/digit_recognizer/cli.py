@@ -3,12 +3,9 @@
 import argparse
 import importlib.util
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +149,7 @@ def build_parser() -> command_line.Parser:
     add("notebook", _notebook, "rerun the command to open the notebook")
 
     interrupted = "build/kernel may not be complete; rerun the command"
-    kernel = add("kernel", _made, interrupted, recipe="best", accelerator="t4x2")
+    kernel = add("kernel", _kernel, interrupted, recipe="best", accelerator="t4x2")
     interrupted = f"the kernel may have been sent already: `{hints.command('status')}` shows it"
     push = add("push", _push, interrupted, recipe="best", budget="3h")
     for kernel_parser in (kernel, push):
@@ -298,65 +295,36 @@ def _notebook(arguments: argparse.Namespace) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *root, str(copy)])
 
 
-def _push(given: argparse.Namespace) -> None:
-    from digit_recognizer import files
-    from digit_recognizer.kaggle.client import connect
-
-    with connect() as client:
-        path = _build(given, client.username())
-        address = client.push_kernel(path, files.read_json(path.parent / "kernel-metadata.json"))
-    print(f"{_shown(path)}: sent, Kaggle runs it: {address}")
-    print("make status follows it, make output brings what it leaves")
-
-
-def _status(given: argparse.Namespace) -> None:
-    from digit_recognizer.kaggle.bundle import KERNEL_SLUG
-    from digit_recognizer.kaggle.client import connect
-
-    with connect() as client:
-        slug = f"{client.username()}/{KERNEL_SLUG}"
-        status, why = client.kernel_status(slug)
-    if why:
-        raise KitError(f"{slug}: {status}: {why}")
-    print(f"{slug}: {status}")
-
-
-def _output(given: argparse.Namespace) -> None:
+def _kernel(arguments: argparse.Namespace) -> None:
     from digit_recognizer.kaggle import kernels
-    from digit_recognizer.kaggle.bundle import KERNEL_SLUG
-    from digit_recognizer.kaggle.client import connect
 
-    with connect() as client:
-        kernels.fetch(Path.cwd(), client, f"{client.username()}/{KERNEL_SLUG}")
-
-
-def _made(given: argparse.Namespace) -> None:
-    from digit_recognizer.kaggle.bundle import OWNER_PLACEHOLDER
-
-    path = _build(given, OWNER_PLACEHOLDER)
-    print(f"{_shown(path)}: made, {path.stat().st_size:,} bytes; make push sends it to Kaggle")
+    path = kernels.build_kernel(KERNEL, **_kernel_options(arguments))
+    print(f"kernel: {kernels.shortened(path)}, {path.stat().st_size:,} bytes")
+    print(f"next: `{hints.command('push')}` with the same options runs it on Kaggle")
 
 
-def _shown(path: Path) -> Path:
-    """A path as short as it can be written from the current folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def _push(arguments: argparse.Namespace) -> None:
+    from digit_recognizer.kaggle import kernels
+
+    kernels.push(KERNEL, **_kernel_options(arguments))
 
 
-def _build(given: argparse.Namespace, owner: str) -> Path:
-    """Make the kernel, to run with the options that were given, and see that it starts by itself."""
-    from digit_recognizer.kaggle import bundle
+def _kernel_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the keyword arguments of ``kernels.build_kernel`` and ``kernels.push``."""
+    # A recipe file is not uploaded: the fields in which it differs from a named recipe become options.
+    words = run_options.recipe_options(run_options.recipe_from(arguments), arguments.recipe)
+    if arguments.budget is not None:
+        words += ["--budget", f"{arguments.budget:g}s"]
+    return {"options": words, "accelerator": arguments.accelerator, "notebook": arguments.notebook}
 
-    recipe = run_options.recipe_from(given)
-    # A recipe file is not uploaded: the options of the standard recipe with each of its fields are, instead.
-    words = run_options.recipe_options(recipe, given.recipe)
-    words += [] if given.budget is None else ["--budget", f"{given.budget:g}s"]
-    make = partial(bundle.build, ROOT, options=words, accelerator=given.accelerator, owner=owner)
-    path = make(KERNEL, notebook=given.notebook)
-    with tempfile.TemporaryDirectory() as empty:
-        script = make(Path(empty) / "src", notebook=False)  # a notebook has the same text
-        command = [sys.executable, "-I", str(script), "--help"]
-        done = subprocess.run(command, cwd=empty, capture_output=True, text=True)
-    if done.returncode:
-        why = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise KitError(f"{path}: does not start by itself, with nothing beside it: {why}", hint="fix what that names")
-    return path
+
+def _status(arguments: argparse.Namespace) -> None:
+    from digit_recognizer.kaggle import kernels
+
+    kernels.status()
+
+
+def _output(arguments: argparse.Namespace) -> None:
+    from digit_recognizer.kaggle import kernels
+
+    kernels.fetch_output(Path.cwd())

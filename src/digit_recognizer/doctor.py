@@ -1,11 +1,15 @@
-"""Look at what the other verbs need, and say how to correct what is missing."""
+"""Check what the verbs need: Python, packages, devices, data, credentials and the account on Kaggle."""
 
 import importlib.metadata
 import platform
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+from digit_recognizer import hints
 from digit_recognizer.data import dataset
 from digit_recognizer.errors import BadInput, KitError, printable
 from digit_recognizer.kaggle import credentials
@@ -13,85 +17,123 @@ from digit_recognizer.kaggle.client import RULES_PAGE, Client
 from digit_recognizer.training import devices
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "kaggle")
+OK, ABSENT, WRONG = "ok", "–", "!!"
+NAME_WIDTH = 11  # columns
+WIDTHS = (40, 100)  # columns: narrowest and widest output
 
 
-def examine(home: Path, given: Path | None) -> int:
-    """Print a line for each thing looked at and give how many are wrong; what is only absent is not wrong."""
-    wrong = 0
-    person: credentials.Credentials | None = None
+class Finding(NamedTuple):
+    """The result of a check: ``OK``, ``ABSENT`` (optional and missing) or ``WRONG``, a text, and how to fix it."""
 
-    def wrongly(what: str, error: Exception) -> None:
-        nonlocal wrong
-        wrong += 1
-        found = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
-        print(f"!!  {what:<12} {printable(' '.join(found.split()))}", flush=True)
-        if isinstance(error, KitError) and error.hint:
-            print(f"    {'':<12} hint: {printable(error.hint)}", flush=True)
+    mark: str
+    text: str
+    hint: str = ""
 
-    def look(what: str, find: Callable[[], str]) -> bool:
-        """Print a line for what ``find`` finds; False where it fails."""
+
+def examine(home: Path, data: Path | None) -> int:
+    """Print the finding of each check, and return how many are wrong.
+
+    Args:
+        home: the folder of ``data`` and ``runs``.
+        data: folder or zip of the competition's files; None for ``data``.
+    """
+    findings: list[Finding] = []
+
+    def check(name: str, find: Callable[[], Finding]) -> bool:
+        """Print a finding, and return whether it is not wrong. An exception of any kind is a finding."""
         try:
-            print(f"ok  {what:<12} {printable(find())}", flush=True)
-        except Exception as error:  # whatever is broken is a finding here
-            wrongly(what, error)
-            return False
-        return True
-
-    def whose() -> str:
-        nonlocal person
-        person = credentials.find()
-        if person is None:
-            return f"none, which only sending needs; make a token at {credentials.SETTINGS_PAGE}"
-        return f"{person.kind} from {person.source}"
-
-    look("Python", _python)
-    look("packages", _packages)
-    look("devices", _devices)
-    look("data", lambda: _data(home, given))
-    look("credentials", whose)
-    if person:
-        try:
-            with Client(person, tries=2) as client:
-                if look("account", client.username):  # what stops this call stops the others too
-                    look("rules", lambda: _rules(client))
-                    look("today", lambda: f"{client.submissions_left_today()} submissions left")
+            finding = find()
         except KitError as error:
-            wrongly("account", error)
-    return wrong
+            finding = Finding(WRONG, str(error), error.hint)
+        except Exception as error:
+            finding = Finding(WRONG, f"{type(error).__name__}: {error}")
+        findings.append(finding)
+        print(render(name, finding, shutil.get_terminal_size().columns), flush=True)
+        return finding.mark != WRONG
+
+    check("Python", lambda: Finding(OK, f"{platform.python_version()} at {sys.executable}"))
+    check("packages", find_packages)
+    check("devices", find_devices)
+    check("data", lambda: find_data(home, data))
+    if check("credentials", find_credentials) and (account := credentials.find()):
+        try:
+            with Client(account, tries=2) as client:
+                if check("account", lambda: Finding(OK, client.username())):  # else the other calls fail as well
+                    check("rules", lambda: find_rules(client))
+                    check("today", lambda: Finding(OK, f"{client.submissions_left_today()} submissions left"))
+        except KitError as error:
+            refused = Finding(WRONG, str(error), error.hint)
+            check("account", lambda: refused)
+    return sum(finding.mark == WRONG for finding in findings)
 
 
-def _python() -> str:
-    return f"{platform.python_version()} at {sys.executable}"
+def render(name: str, finding: Finding, width: int) -> str:
+    """Return a finding as lines of at most ``width`` columns, the hint below; paths and URLs are not broken."""
+    width = min(max(width, WIDTHS[0]), WIDTHS[1])
+    start = f"{finding.mark:<2}  {name:<{NAME_WIDTH}}  "
+    text = printable(" ".join(finding.text.split()))
+    hint = printable(f"hint: {' '.join(finding.hint.split())}") if finding.hint else ""
+    parts = ((text, start, " " * len(start)), (hint, " " * 4, " " * 4))
+    return "\n".join(
+        line
+        for part, first, following in parts
+        for line in textwrap.wrap(
+            part,
+            width,
+            initial_indent=first,
+            subsequent_indent=following,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
-def _packages() -> str:
-    found, missing = [], []
+def find_packages() -> Finding:
+    """Return the versions of the required packages; ``BadInput`` if one is missing."""
+    installed, missing = [], []
     for package in PACKAGES:
         try:
-            found.append(f"{package} {importlib.metadata.version(package)}")
+            installed.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(package)
     if missing:
-        raise BadInput(f"{', '.join(missing)} missing", hint="make setup, or pip install -r requirements/base.txt")
-    return ", ".join(found)
+        raise BadInput(
+            f"{', '.join(missing)} not installed", hint="run `make setup` or `pip install -r requirements/base.txt`"
+        )
+    return Finding(OK, ", ".join(installed))
 
 
-def _devices() -> str:
+def find_devices() -> Finding:
+    """Return the devices, the number of workers for a large ensemble, and the precision; imports TensorFlow."""
     from digit_recognizer.training import backend
     from digit_recognizer.training.backend import keras
 
     workers, threads = devices.plan_workers(1000)
     names = ", ".join(keras.distribution.list_devices())
-    return f"{names}; {workers} at once with {threads} of {devices.cores()} cores each, {backend.precision('auto')}"
+    cores = f"{workers} workers with {threads} of {devices.cores()} cores each"
+    return Finding(OK, f"{names}; {cores}; {backend.precision('auto')}")
 
 
-def _data(home: Path, given: Path | None) -> str:
-    if given is None and not dataset.exists(home / "data"):
-        return "none in data/; make run downloads it where there are credentials, else it uses the bundled sample"
-    return str(dataset.load(given, default=home / "data", cache=home / "runs" / "cache"))
+def find_data(home: Path, data: Path | None) -> Finding:
+    """Return the shape of the competition's files; ``BadInput`` if they are damaged."""
+    if data is None and not dataset.exists(home / "data"):
+        return Finding(
+            ABSENT,
+            "no files in data/, so runs use the bundled sample",
+            f"`{hints.command('data')}` downloads the competition's files; {hints.option('data')} names others",
+        )
+    return Finding(OK, str(dataset.load(data, default=home / "data", cache=home / "runs" / "cache")))
 
 
-def _rules(client: Client) -> str:
+def find_credentials() -> Finding:
+    """Return the kind and source of the credentials; ``BadInput`` if they cannot be used."""
+    if account := credentials.find():
+        return Finding(OK, f"{account.kind} from {account.source}")
+    return Finding(ABSENT, "none; only downloads, submissions and kernels need them", credentials.GET_ONE)
+
+
+def find_rules(client: Client) -> Finding:
+    """Return whether the account has accepted the competition's rules; ``KitError`` if not."""
     if not client.has_joined():
         raise KitError("not accepted", hint=f"join the competition at {RULES_PAGE}")
-    return "accepted"
+    return Finding(OK, "accepted")

@@ -1,110 +1,130 @@
 """The table of runs: validation score, public score, and the gap between them."""
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from digit_recognizer import provenance
+from digit_recognizer import console, provenance
+from digit_recognizer import recipe as recipes
+from digit_recognizer.errors import printable
 from digit_recognizer.evaluation import expected_score, metrics
 from digit_recognizer.ledger import Row
 
-PUBLIC_ROWS = 7_000  # the public score is of part of the 28,000 test rows; Kaggle does not say how many: a quarter
-WIDTH = 100  # columns of the tables
-BLEND, SINGLE, TOO_LOW, TOO_HIGH = " b  ", " s  ", "  ! low", "  ! high"
+PUBLIC_ROWS = 7_000  # test rows of the public score; Kaggle does not publish the number, a quarter is assumed
+WIDTH = 60  # columns
+INDENT = "  "
+BLEND, SINGLE, LOW, HIGH = " b", " s", " low", " high"
 NOTES = {
-    BLEND: "b: the blend, on its holdout",
-    SINGLE: "s: single members, out of fold; their blend is better",
-    TOO_LOW: "! low: less than validation allows (99 %); a fault between the two, or a validation that leaks",
-    TOO_HIGH: "! high: more than validation allows (99 %); most often a file made with leaked labels",
+    BLEND: "b: accuracy of the blend on the holdout",
+    SINGLE: "s: out-of-fold accuracy of single members, without a holdout; the blend scores higher",
+    LOW: "low: below the 99 % range that validation predicts; the validation may leak, or the file is damaged",
+    HIGH: "high: above the 99 % range that validation predicts; the file may have been made with leaked labels",
 }
 
 
-def table(rows: list[Row], obstacles: dict[str, str] | None = None) -> str:
-    """Draw runs as a table, best validation first; a public score that validation does not allow is marked.
+def render(rows: list[Row], obstacles: Mapping[str, str] | None = None) -> str:
+    """Return runs as a table of two lines per run, best validation score first.
 
     Args:
         rows: the runs.
-        obstacles: run → why it is not submitted, or an empty text; those that are not come last, in a table of theirs.
+        obstacles: run → the reason why it is not submitted, or an empty text. Runs with a reason follow below the
+            table, each with its reason.
     """
     obstacles = obstacles or {}
     ranked = sorted(rows, key=rank, reverse=True)
-    parts = []
-    if whole := [row for row in ranked if not obstacles.get(row.run)]:
-        title = f"{'validation':11}{'wrong':11}{'95 % interval':17}{'public':9}gap"
-        parts.append(_drawn(title, whole, _cells))
-    if rest := [row for row in ranked if obstacles.get(row.run)]:
-        title = f"{'validation':11}{'wrong':11}not to be submitted"
-        parts.append(_drawn(title, rest, lambda row: f"{_wrong(row)}{obstacles[row.run]}"))
-    text = "\n\n".join(parts)
-    return "\n".join([text, *(note for mark, note in NOTES.items() if mark in text)])
+    ready = [row for row in ranked if not obstacles.get(row.run)]
+    others = [row for row in ranked if obstacles.get(row.run)]
+    figures = [_figures(row) for row in ready]
+    lines = []
+    if ready:
+        table = console.render_table(("validation", "95 % interval", "public", "gap"), figures)
+        header, *drawn = [f"{INDENT}{line}" for line in table.splitlines()]
+        lines += ["run", header, *(line for row, cells in zip(ready, drawn, strict=True) for line in (row.run, cells))]
+    if others:
+        lines += [*([""] if ready else []), "not submitted:"]
+        for row in others:
+            lines += [row.run, *_wrapped(f"{_validation(row)}  {obstacles[row.run]}", INDENT)]
+    marked = [*map(_validation, others), *(cell for validation, _, _, gap in figures for cell in (validation, gap))]
+    notes = [note for mark, note in NOTES.items() if any(cell.endswith(mark) for cell in marked)]
+    return "\n".join([*lines, *([""] if notes else []), *(line for note in notes for line in _wrapped(note))])
 
 
-def _drawn(title: str, rows: list[Row], cells: Callable[[Row], str]) -> str:
-    """A table with the run's name before ``cells``; a name that is too long for that has a line of its own."""
-    drawn = [(row.run, cells(row).rstrip()) for row in rows]
-    room = WIDTH - 2 - max(len(title), *(len(text) for _, text in drawn))
-    width = max((len(name) for name, _ in drawn if len(name) <= room), default=3)
-    lines = [f"{'run':{width}}  {title}"]
-    for name, text in drawn:
-        if len(name) > width:
-            lines.append(name)
-            name = ""
-        lines.append(f"{name:{width}}  {text}")
-    return "\n".join(lines)
-
-
-def _wrong(row: Row) -> str:
-    figures = row.validation
-    if not figures:
-        return f"{'–':22}"
-    counts = f"{figures.errors}/{figures.rows}"
-    return f"{figures.accuracy:.5f}{BLEND if row.blend else SINGLE}{counts:11}"
-
-
-def _cells(row: Row) -> str:
-    figures = row.validation
-    shown = _wrong(row) + (f"{figures.low:.5f}–{figures.high:.5f}  " if figures else f"{'':17}")
-    if row.public is None:
-        return shown + (row.status[:20] or "not sent")
-    gap = f"{row.public - figures.accuracy:+.5f}" if figures else ""
-    return f"{shown}{row.public:.5f}  {gap}{_mark(row)}"
+def rank(row: Row) -> float:
+    """Return the validation accuracy by which runs are ranked; -1 without one."""
+    return row.validation.accuracy if row.validation else -1.0
 
 
 def recipe_differences(home: Path, rows: list[Row]) -> str:
-    """Tell what differs between runs that have a recipe of one name, and not the same recipe."""
-    parts = []
+    """Return the fields that differ between runs whose recipes have the same name but different content.
+
+    Args:
+        home: the folder of ``runs``, which hold the recipes.
+        rows: the runs.
+    """
+    lines = []
     for name in sorted({row.recipe for row in rows if row.recipe}):
         runs = [row for row in rows if row.recipe == name]
         if len({row.recipe_digest for row in runs}) == 1:
             continue
-        recipes = [
-            provenance.as_dict(provenance.as_dict(provenance.read_about(home, row.run).get("identity")).get("recipe"))
-            for row in runs
-        ]
-        known = [one for one in recipes if one]
-        fields = [
+        stored = [_recipe_fields(home, row.run) for row in runs]
+        known = [fields for fields in stored if fields]
+        differing = [
             field
-            for field in dict.fromkeys(field for one in known for field in one)
-            if len({repr(one.get(field)) for one in known}) > 1
+            for field in dict.fromkeys(field for fields in known for field in fields)
+            if len({repr(fields.get(field)) for fields in known}) > 1
         ]
-        parts.append(f"recipe {name} is not the same in these runs:")
-        for row, own in zip(runs, recipes, strict=True):
+        lines.append(f"recipe {name} differs between these runs:")
+        for row, fields in zip(runs, stored, strict=True):
             shown = [f"digest {row.recipe_digest}", f"{row.members} members blended" if row.members else ""]
-            shown += [f"{field} {own[field]}" for field in fields if field in own]
-            line = f"{row.run}: {', '.join(filter(None, shown))}"
-            parts += textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
-    return "\n".join(parts)
+            shown += [f"{field} {fields[field]}" for field in differing if field in fields]
+            lines += _wrapped(f"{row.run}: {', '.join(filter(None, shown))}", INDENT)
+    return "\n".join(lines)
+
+
+def _recipe_fields(home: Path, run: str) -> dict[str, Any]:
+    """Return the recipe of a run by the present names of its fields; empty if the run does not have it."""
+    identity = provenance.as_dict(provenance.read_about(home, run).get("identity"))
+    stored = provenance.as_dict(identity.get("recipe"))
+    names = {former: name for name, former in recipes.FORMER_NAMES.items()}
+    values = {former: value for value, former in recipes.FORMER_PREPROCESSING.items()}
+    fields = {names.get(field, field): value for field, value in stored.items()}
+    if "view" in stored:
+        fields["preprocessing"] = "+".join(values.get(part, part) for part in str(stored["view"]).split("+"))
+    return fields
+
+
+def _figures(row: Row) -> tuple[str, str, str, str]:
+    score = row.validation
+    interval = f"{score.low:.5f}–{score.high:.5f}" if score else ""
+    if row.public is None:
+        return _validation(row), interval, printable(row.status[:10]) or "not sent", ""
+    gap = f"{row.public - score.accuracy:+.5f}" if score else ""
+    return _validation(row), interval, f"{row.public:.5f}", gap + _mark(row)
+
+
+def _validation(row: Row) -> str:
+    return f"{row.validation.accuracy:.5f}{BLEND if row.blend else SINGLE}" if row.validation else "–"
 
 
 def _mark(row: Row) -> str:
+    """Return ``LOW`` or ``HIGH`` if the public score is outside the range that validation predicts."""
     validation = row.validation
     if not validation or row.public is None:
         return ""
     low, high = expected_score.public_score_range(validation, PUBLIC_ROWS)
-    if not row.blend:  # how much better the blend is than its members is not known; half the errors is the most by far
-        high = expected_score.public_score_range(metrics.score(validation.errors // 2, validation.rows), PUBLIC_ROWS)[1]
-    return TOO_LOW if row.public < low else TOO_HIGH if row.public > high else ""
+    if not row.blend:  # a blend has fewer errors than its members: at least half of them, by a wide margin
+        blend = metrics.score(validation.errors // 2, validation.rows)
+        high = expected_score.public_score_range(blend, PUBLIC_ROWS)[1]
+    return LOW if row.public < low else HIGH if row.public > high else ""
 
 
-def rank(row: Row) -> float:
-    return row.validation.accuracy if row.validation else -1.0
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

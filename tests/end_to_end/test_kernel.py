@@ -1,4 +1,4 @@
-"""The whole way through, in processes of their own, on the bundled sample: what a user gets, keeps and is told."""
+"""Real runs of ``kernel.py`` on the bundled sample, in processes of their own."""
 
 import json
 import os
@@ -19,17 +19,16 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, kit, one_line
-from digit_recognizer import ledger, provenance, recipe
+from digit_recognizer import ledger, recipe
 from digit_recognizer.data import dataset, splits
-from digit_recognizer.ensemble import members, train
-from digit_recognizer.evaluation import metrics
+from digit_recognizer.ensemble.blend import count_errors
 from digit_recognizer.training import trainer
 from digit_recognizer.training.backend import keras
 
 pytestmark = pytest.mark.slow
 
 SHORT = ("--recipe", "quick", "--epochs", "1", "--folds", "2", "--members", "2")
-PLAIN = ("--recipe", "dense", "--epochs", "1")  # where it does not matter what is trained
+FAST = ("--recipe", "dense", "--epochs", "1")
 GOOD = ("--recipe", "quick", "--epochs", "8", "--folds", "4", "--members", "2", "--batch-size", "16")
 
 
@@ -39,20 +38,20 @@ def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def workers_in(home: Path) -> list[int]:
-    """The worker processes that run in a folder."""
-    found = []
+    """Return the worker processes whose current folder is ``home``."""
+    workers = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "cwd").readlink() == home and b"spawn_main" in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
+                workers.append(int(process.name))
         except OSError:  # it has ended
             continue
-    return found
+    return workers
 
 
-def wait_for(what: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
     deadline = time.monotonic() + 200
-    while not what():
+    while not condition():
         assert time.monotonic() < deadline
         assert process is None or process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
@@ -69,12 +68,12 @@ def submission_of(home: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder and the output of a run of ``kernel.py`` that learns well."""
+    """The folder and the output of a run that reaches a good accuracy."""
     home = tmp_path_factory.mktemp("trained")
     command = [sys.executable, str(ROOT / "kernel.py"), *GOOD]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "", "start-up talk is held back, and there is nothing to warn of"
+    assert done.stderr == "", "no start-up messages of TensorFlow, no warnings"
     return home, done.stdout
 
 
@@ -82,7 +81,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short run."""
     home = tmp_path_factory.mktemp("short")
-    # As a notebook's `!make run` gives them: a plot backend that is not there, and an encoding without most characters.
+    # As under `!make run` in a notebook: an unknown plot backend, and an encoding with few characters.
     environment = os.environ | {"MPLBACKEND": "module://nothing.there", "PYTHONIOENCODING": "ascii"}
     done = kit("run", *SHORT, cwd=home, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
@@ -92,14 +91,14 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def incomplete(short: Path, tmp_path: Path) -> Path:
-    """A copy of the short run's folder, as if its process had been killed after the last member."""
+    """A copy of the short run, as after a kill between the last member and the scores."""
     home = tmp_path / "home"
     shutil.copytree(short, home)
     (only_run(home) / "scores.json").unlink()
     return home
 
 
-def test_a_network_of_the_sample_beats_95_percent(trained: tuple[Path, str]) -> None:
+def test_members_reach_95_percent_on_the_sample(trained: tuple[Path, str]) -> None:
     home, _ = trained
     scores = json.loads((only_run(home) / "scores.json").read_text())
     assert scores["oof_last_epoch"]["accuracy"] > 0.95
@@ -107,7 +106,7 @@ def test_a_network_of_the_sample_beats_95_percent(trained: tuple[Path, str]) -> 
     assert scores["sample"]
 
 
-def test_the_scores_are_those_of_the_probabilities_kept(trained: tuple[Path, str]) -> None:
+def test_scores_match_the_stored_probabilities(trained: tuple[Path, str]) -> None:
     home, _ = trained
     run = only_run(home)
     scores, about = (json.loads((run / name).read_text()) for name in ("scores.json", "run.json"))
@@ -115,25 +114,25 @@ def test_the_scores_are_those_of_the_probabilities_kept(trained: tuple[Path, str
     used = recipe.Recipe(**about["identity"]["recipe"])
     split = splits.split(digits.labels, folds=used.folds, members=used.members, holdout=used.holdout, seed=used.seed)
     oof, holdout = np.load(run / "oof.npy"), np.load(run / "holdout.npy")
-    left_out = np.concatenate([fold.validation for fold in split.folds])
+    validation_rows = np.concatenate([fold.validation for fold in split.folds])
     assert oof.dtype == np.float32
-    assert sorted(np.flatnonzero(~np.isnan(oof[:, 0]))) == sorted(left_out), "NaN where no member left the row out"
-    assert scores["oof"]["errors"] == metrics.count_errors(digits.labels[left_out], oof[left_out])
-    assert scores["oof"]["rows"] == len(left_out)
-    assert scores["holdout"]["errors"] == metrics.count_errors(digits.labels[split.holdout], holdout)
+    assert sorted(np.flatnonzero(~np.isnan(oof[:, 0]))) == sorted(validation_rows), "NaN for rows in no fold"
+    assert scores["oof"]["errors"] == count_errors(digits.labels[validation_rows], oof[validation_rows])
+    assert scores["oof"]["rows"] == len(validation_rows)
+    assert scores["holdout"]["errors"] == count_errors(digits.labels[split.holdout], holdout)
     assert np.sum(scores["confusion"]) == len(split.holdout)
     assert about["identity"]["data"] == digits.fingerprint
     assert set(about["identity"]["versions"]) >= {"python", "tensorflow", "keras", "numpy"}
 
 
-def test_the_pictures_are_there(trained: tuple[Path, str]) -> None:
+def test_plots_are_drawn(trained: tuple[Path, str]) -> None:
     home, shown = trained
     run = only_run(home)
-    assert f"pictures: runs/{run.name}/history.png, confusion.png, predictions.png\n" in shown
+    assert f"plots: runs/{run.name}/history.png, confusion.png, predictions.png\n" in shown
     assert sorted(path.name for path in run.glob("*.png")) == ["confusion.png", "history.png", "predictions.png"]
 
 
-def test_the_ledger_has_a_row_of_the_run(trained: tuple[Path, str]) -> None:
+def test_ledger_has_a_row_of_the_run(trained: tuple[Path, str]) -> None:
     home, _ = trained
     run = only_run(home)
     scores = json.loads((run / "scores.json").read_text())
@@ -146,7 +145,7 @@ def test_the_ledger_has_a_row_of_the_run(trained: tuple[Path, str]) -> None:
     assert (row.reference, row.status) == ("", "")
 
 
-def test_the_checkpoint_is_of_the_epoch_with_least_loss_and_gives_the_same_probabilities(
+def test_checkpoint_has_the_lowest_validation_loss_and_the_stored_probabilities(
     trained: tuple[Path, str],
 ) -> None:
     home, _ = trained
@@ -157,12 +156,12 @@ def test_the_checkpoint_is_of_the_epoch_with_least_loss_and_gives_the_same_proba
     network = keras.models.load_model(folder / "network.keras")
     digits = dataset.load(None, default=home / "data", cache=home / "runs" / "cache")
     found, kept = trainer.predict(network, digits.test_images), np.load(folder / "test.npy")
-    # To the last digit but one: TensorFlow adds up in another order where it has met batches of one size alone.
+    # Not exactly: TensorFlow may sum in another order for another sequence of batch sizes.
     np.testing.assert_allclose(found, kept, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(found.argmax(axis=1), kept.argmax(axis=1))
 
 
-def test_the_submission_is_the_blend_and_is_marked_as_a_sample(trained: tuple[Path, str]) -> None:
+def test_submission_is_the_blend_and_marked_as_sample(trained: tuple[Path, str]) -> None:
     home, output = trained
     run = only_run(home)
     assert run.name.startswith("sample-quick-")
@@ -172,16 +171,16 @@ def test_the_submission_is_the_blend_and_is_marked_as_a_sample(trained: tuple[Pa
     np.testing.assert_array_equal(labels, np.mean(members, axis=0, dtype=np.float64).argmax(axis=1))
     checked = kit("check", "--file", file, cwd=home)
     assert (checked.returncode, checked.stderr) == (0, "")
-    assert "good, 359 rows of ImageId,Label; cannot be submitted: sample run" in checked.stdout
+    assert "valid, 359 rows of ImageId,Label; cannot be submitted: sample run" in checked.stdout
     assert "cannot be submitted" in output
     assert "NOT the competition's files" in output
 
 
-def test_the_output_is_plain_lines_that_say_how_far_it_is(trained: tuple[Path, str]) -> None:
+def test_piped_output_is_plain_lines(trained: tuple[Path, str]) -> None:
     _, output = trained
     assert "\r" not in output
     assert "\x1b" not in output
-    assert "starting 2 workers, " in output
+    assert "starting 2 workers (" in output
     assert (
         "* a member's lowest validation loss so far\nmember  epoch    loss  val loss   val acc  time left\n" in output
     )
@@ -194,7 +193,7 @@ def test_the_output_is_plain_lines_that_say_how_far_it_is(trained: tuple[Path, s
     assert re.search(r"^holdout, blend of 2: \d+ of 144 rows wrong, accuracy 0\.\d{5} \(95 %: ", output, re.MULTILINE)
 
 
-def test_the_same_seed_gives_the_same_bytes(short: Path, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_bytes(short: Path, tmp_path: Path) -> None:
     assert kit("run", *SHORT, cwd=tmp_path).returncode == 0
     assert submission_of(tmp_path) == submission_of(short)
     for name in ("oof.npy", "holdout.npy", "test.npy"):
@@ -203,14 +202,9 @@ def test_the_same_seed_gives_the_same_bytes(short: Path, tmp_path: Path) -> None
     assert (first != second).any()
 
 
-def test_no_two_members_have_the_same_seed_whatever_the_recipe_s() -> None:
-    seeds = {train.member_seed(seed, index) for seed in range(30) for index in range(30)}
-    assert len(seeds) == 900
-
-
 @pytest.fixture
 def one_core() -> Iterator[None]:
-    """One core, so one worker: members are trained one after the other."""
+    """One core, and so one worker, which trains the members one after the other."""
     all_cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(all_cores)})
     yield
@@ -218,7 +212,7 @@ def one_core() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_core")
-def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(short: Path, tmp_path: Path) -> None:
+def test_killed_run_is_resumed_with_the_same_result(short: Path, tmp_path: Path) -> None:
     process = start(*SHORT, cwd=tmp_path)
     wait_for(lambda: list(tmp_path.glob("runs/*/members/00/member.json")), process)
     time.sleep(random.uniform(0, 3))
@@ -228,62 +222,51 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(short: Path, tmp_pa
     again = kit("run", *SHORT, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert ", resumed" in again.stdout
-    assert "member 1/2  kept from before" in again.stdout
+    assert "member 1/2" in again.stdout
     assert submission_of(tmp_path) == submission_of(short)
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_what_was_damaged_or_truncated_since_is_named_and_trained_again(incomplete: Path, short: Path) -> None:
-    first, second = (only_run(incomplete) / "members" / name for name in ("00", "01"))
-    identity = json.loads((only_run(incomplete) / "run.json").read_text())["identity"]
-    owner = provenance.member_owner(identity, 0)
-    kept = members.read_member(first, owner)
-    # As a budget leaves it: the same networks would have been trained for longer.
-    record = kept.record | {"epochs": 1, "stopped": True}
-    members.write_member(first, owner, record, kept.history, (first / members.SUMMARY).read_text(), kept.probabilities)
-    content = (second / "test.npy").read_bytes()
-    (second / "test.npy").write_bytes(content[:-4000] + bytes(4000))
-    again = kit("run", *SHORT, cwd=incomplete)
-    assert (again.returncode, again.stderr) == (0, "")
-    assert f"member 1/2 is trained again: {first}: truncated by a budget" in again.stdout
-    assert f"member 2/2 is trained again: {second}/test.npy: damaged, it is not what training wrote" in again.stdout
-    assert submission_of(incomplete) == submission_of(short)
+def test_complete_run_is_not_trained_again(short: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(short, home)
+    (file,) = home.glob("submissions/*.csv")
+    content = file.read_bytes()
+    for missing in (False, True):
+        if missing:
+            file.unlink()
+        again = kit("run", *SHORT, cwd=home)
+        assert (again.returncode, again.stderr) == (0, "")
+        assert f"run: runs/{only_run(home).name} is complete" in again.stdout
+        assert "hint: to train other networks, add --seed 1\n" in again.stdout
+        assert re.search(r"^holdout, blend of 2: \d+ of 144 rows wrong", again.stdout, re.MULTILINE)
+        assert again.stdout.splitlines()[-1] == "next: digit-recognizer run --data digit-recognizer.zip"
+        assert "starting" not in again.stdout
+        assert file.read_bytes() == content
 
 
-def test_a_member_that_vanishes_during_a_run_ends_it_in_one_line(tmp_path: Path) -> None:
-    process = start(*PLAIN, "--members", "3", cwd=tmp_path)
-    wait_for(lambda: list(tmp_path.glob("runs/*/members/*/member.json")), process)
-    (record, *_) = tmp_path.glob("runs/*/members/*/member.json")
-    (record.parent / "fold.npy").unlink()
-    output = process.communicate(timeout=200)[0]
-    assert process.returncode == 1, output
-    error, hint = output.splitlines()[-2:]
-    assert f"members/{record.parent.name}/fold.npy: No such file or directory" in error
-    assert hint == "hint: run the same command again"
-
-
-def test_a_picture_that_cannot_be_drawn_ends_no_run(incomplete: Path, short: Path) -> None:
+def test_failing_plot_does_not_fail_the_run(incomplete: Path, short: Path) -> None:
     (only_run(incomplete) / "history.png").unlink()
     (only_run(incomplete) / "history.png").mkdir()
     again = kit("run", *SHORT, cwd=incomplete)
     assert (again.returncode, again.stderr) == (0, "")
-    assert "pictures: not drawn, BadInput: " in again.stdout
+    assert "plots: not drawn, BadInput: " in again.stdout
     assert submission_of(incomplete) == submission_of(short)
     assert (only_run(incomplete) / "scores.json").exists()
 
 
 @pytest.mark.parametrize("name", ["submissions/ledger.csv", "submissions"])
-def test_what_would_stop_the_end_is_refused_before_training(name: str, tmp_path: Path) -> None:
+def test_unusable_outputs_are_refused_before_training(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"\xff")
-    done = kit("run", *PLAIN, cwd=tmp_path)
+    done = kit("run", *FAST, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert name in one_line(done.stderr)
 
 
-def test_a_worker_that_is_killed_ends_the_run_in_one_line(tmp_path: Path) -> None:
-    process = start(*PLAIN, cwd=tmp_path)
+def test_killed_worker_ends_the_run_with_error_and_hint(tmp_path: Path) -> None:
+    process = start(*FAST, cwd=tmp_path)
     wait_for(lambda: workers_in(tmp_path), process)
     os.kill(workers_in(tmp_path)[0], signal.SIGKILL)
     output = process.communicate(timeout=60)[0]
@@ -294,8 +277,8 @@ def test_a_worker_that_is_killed_ends_the_run_in_one_line(tmp_path: Path) -> Non
     assert not workers_in(tmp_path)
 
 
-def test_two_processes_at_once_make_two_runs(tmp_path: Path) -> None:
-    processes = [start(*PLAIN, cwd=tmp_path) for _ in range(2)]
+def test_two_processes_make_two_runs(tmp_path: Path) -> None:
+    processes = [start(*FAST, cwd=tmp_path) for _ in range(2)]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert (
@@ -305,13 +288,13 @@ def test_two_processes_at_once_make_two_runs(tmp_path: Path) -> None:
     )
 
 
-def test_on_a_terminal_a_line_moves_and_ctrl_c_ends_in_one_line(tmp_path: Path) -> None:
+def test_terminal_shows_bars_and_ctrl_c_ends_with_one_line(tmp_path: Path) -> None:
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(tmp_path)
         os.environ["COLUMNS"] = "40"
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it, and so would this
-        os.execv(sys.executable, [sys.executable, "-m", "digit_recognizer", "run", *PLAIN, "--epochs", "90"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored in tests
+        os.execv(sys.executable, [sys.executable, "-m", "digit_recognizer", "run", *FAST, "--epochs", "90"])
     seen = b""
     deadline = time.monotonic() + 120
     interrupted = False
@@ -324,49 +307,45 @@ def test_on_a_terminal_a_line_moves_and_ctrl_c_ends_in_one_line(tmp_path: Path) 
             if not chunk:
                 break
             seen += chunk
-        if not interrupted and seen.count(b" step ") > 3:
+        if not interrupted and seen.count(b"/90") > 3:
             os.write(terminal, b"\x03")
             interrupted = True
     _, status = os.waitpid(child, 0)
     text = seen.decode()
     assert os.waitstatus_to_exitcode(status) == 130, text
-    moving = re.findall(r"\r\x1b\[K( *\d+%  [^\r\n^]*)", text)
-    assert moving
-    assert max(map(len, moving)) < 40, "no wider than the terminal"
+    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l"), "the cursor is shown again"
     assert "interrupted; trained members are kept" in text.splitlines()[-1]
     assert "Traceback" not in text
     assert not workers_in(tmp_path)
 
 
-def test_a_full_disk_ends_in_one_line(tmp_path: Path) -> None:
-    """The limit on a file's size stands for the disk: it strikes where the checkpoint is written."""
+def test_full_disk_is_one_error(tmp_path: Path) -> None:
+    """A limit on file sizes stands for the full disk; the checkpoint exceeds it."""
     dataset.load(None, default=tmp_path / "data", cache=tmp_path / "runs" / "cache")
     limit = 300_000
-    done = kit(
-        "run", *PLAIN, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    )
+    done = kit("run", *FAST, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert done.returncode == 2, done.stderr
     assert "File too large" in one_line(done.stderr)
     assert not (tmp_path / "submissions").exists()
 
 
-def test_a_folder_that_cannot_be_written_ends_in_one_line(tmp_path: Path) -> None:
+def test_unwritable_folder_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    done = kit("run", *PLAIN, cwd=tmp_path)
+    done = kit("run", *FAST, cwd=tmp_path)
     assert done.returncode == 2
     assert "runs" in one_line(done.stderr)
 
 
-def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path) -> None:
-    process = start(*PLAIN, cwd=tmp_path)
+def test_closed_output_pipe_ends_the_run_silently(tmp_path: Path) -> None:
+    process = start(*FAST, cwd=tmp_path)
     assert process.stdout
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(timeout=200) == 141
 
 
-def test_ended_by_the_system_it_leaves_nothing_half_written(tmp_path: Path) -> None:
-    process = start(*PLAIN, "--epochs", "90", cwd=tmp_path)
+def test_termination_leaves_no_partial_files(tmp_path: Path) -> None:
+    process = start(*FAST, "--epochs", "90", cwd=tmp_path)
     wait_for(lambda: list(tmp_path.glob("runs/*/members/00/network.keras")), process)
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=60)

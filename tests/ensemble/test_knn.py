@@ -180,8 +180,8 @@ def test_neither_holdout_nor_fold_is_judged_by_its_own_labels(
     assert after_reranking.oof.accuracy > 0.9 > before.oof.accuracy
     assert after_reranking.oof_last_epoch == after_reranking.oof
     assert all(member.accuracy > 0.9 for member in after_reranking.holdout_members)
-    assert f"out of fold {before.oof.errors} wrong before, {after_reranking.oof.errors} after; " in shown
-    assert f"; holdout {before.holdout.errors} and {after_reranking.holdout.errors}\n" in shown
+    oof = f"out-of-fold errors {before.oof.errors} → {after_reranking.oof.errors}"
+    assert f"{oof}, holdout errors {before.holdout.errors} → {after_reranking.holdout.errors}\n" in shown
     for fold, opinions in zip(split.folds, after.fold_members, strict=True):
         np.testing.assert_allclose(after.oof[fold.validation], opinions, rtol=1e-6)
 

@@ -1,105 +1,207 @@
-"""Scores of an ensemble: of which network, on which rows, and what they say of a run that a budget truncated."""
+"""Training of a run's members, with a fake trainer: which members are trained, kept, and trained again."""
 
-from dataclasses import replace
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from digit_recognizer import files, runs
 from digit_recognizer.data import dataset, splits
-from digit_recognizer.ensemble.blend import Blend, out_of_fold
-from digit_recognizer.evaluation import metrics, scores
-from digit_recognizer.evaluation.scores import Scores
+from digit_recognizer.ensemble import members, train
+from digit_recognizer.ensemble.members import Member
+from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe, load_recipe
+from digit_recognizer.training.progress import Progress
 
-LABELS = np.arange(400, dtype=np.uint8) % 10
-DIGITS = dataset.Dataset(
-    np.zeros((400, 28, 28), np.uint8), LABELS, np.zeros((50, 28, 28), np.uint8), Path("files"), False, ""
+LABELS = np.arange(200, dtype=np.uint8) % 10
+DATA = dataset.Dataset(
+    np.zeros((200, 28, 28), np.uint8), LABELS, np.zeros((20, 28, 28), np.uint8), Path("files"), False, "0" * 16
 )
-RECIPE = load_recipe("quick").changed(folds=4, members=8, holdout=0.2)
+RECIPE = load_recipe("dense").changed(folds=4, members=3, holdout=0.1, epochs=2)
+SPLIT = splits.split(LABELS, folds=4, members=3, holdout=0.1, seed=0)
 
 
-def answers(rows: npt.NDArray[np.intp], wrong: set[int]) -> npt.NDArray[np.float32]:
-    """Probabilities that are right but for some rows."""
-    digits = np.array([(LABELS[row] + (row in wrong)) % 10 for row in rows], int)
-    return (np.eye(10, dtype=np.float32) * 0.8 + 0.02)[digits].reshape(len(rows), 10)
+class FakeTrainer:
+    """Stores members with random probabilities; ``trained`` lists their indices, ``epochs`` their epochs."""
+
+    def __init__(self, interrupt_after: int | None = None) -> None:
+        self.trained: list[int] = []
+        self.epochs: list[int] = []
+        self.interrupt_after = interrupt_after
+
+    def train_one(
+        self,
+        recipe: Recipe,
+        data: dataset.Dataset,
+        split: splits.Split,
+        places: Sequence[train.MemberPlace],
+        last_step: float | None,
+        index: int,
+        reporter: object,
+    ) -> float:
+        if len(self.trained) == self.interrupt_after:
+            raise KeyboardInterrupt
+        folder, owner = places[index]
+        files.write_bytes(folder / members.NETWORK, b"network")
+        random = np.random.default_rng(index)
+
+        def probabilities(rows: int) -> members.Probabilities:
+            return random.dirichlet(np.ones(10), rows).astype(np.float32)
+
+        validation, holdout = len(split.folds[index].validation), len(split.holdout)
+        arrays = {
+            "fold": probabilities(validation),
+            "fold-last-epoch": probabilities(validation),
+            "holdout": probabilities(holdout),
+            "holdout-last-epoch": probabilities(holdout),
+            "test": probabilities(len(data.test_images)),
+        }
+        record = {"member": index, "epochs": recipe.epochs, "stopped": False}
+        members.write_member(folder, owner, record, {"loss": [1.0]}, "summary", arrays)
+        self.trained.append(index)
+        self.epochs.append(recipe.epochs)
+        return 1.0
+
+    def run_jobs(
+        self,
+        job: Callable[[int, object], float],
+        indices: Sequence[int],
+        progress: Progress,
+        *,
+        workers: int,
+        threads: int,
+        done: Callable[[int, float], None],
+        may_start: Callable[[], bool],
+    ) -> None:
+        for index in indices:
+            if not may_start():
+                return
+            done(index, job(index, None))
 
 
-def scored(recipe: Recipe = RECIPE, *, wrong: set[int], wrong_last: set[int], **changes: object) -> Scores:
-    """The scores of members that all get the same rows wrong, other ones after the last epoch."""
-    split = splits.split(LABELS, folds=recipe.folds, members=recipe.members, holdout=recipe.holdout, seed=0)
-    fold = tuple(answers(one.validation, wrong) for one in split.folds)
-    last = tuple(answers(one.validation, wrong_last) for one in split.folds)
-    held, held_last = answers(split.holdout, wrong), answers(split.holdout, wrong_last)
-    blend = Blend(
-        oof=out_of_fold(split.folds, fold, 400),
-        oof_last=out_of_fold(split.folds, last, 400),
-        holdout=held,
-        test=np.full((50, 10), 0.1, np.float32),
-        folds=split.folds,
-        fold_members=fold,
-        fold_members_last=last,
-        holdout_members=(held,) * recipe.members,
-        holdout_members_last=(held_last,) * recipe.members,
-        histories=[],
-        epochs=recipe.epochs,
-        stopped=False,
-    )
-    return scores.score_blend(replace(blend, **changes), RECIPE, split, DIGITS)  # type: ignore[arg-type]
+def train_run(home: Path, trainer: FakeTrainer, recipe: Recipe = RECIPE, **options: object) -> dict[int, Member]:
+    run = runs.begin(home, recipe, DATA)
+    try:
+        return train.train_members(
+            recipe,
+            DATA,
+            SPLIT,
+            run,
+            train_one=trainer.train_one,
+            run_jobs=trainer.run_jobs,
+            **options,  # type: ignore[arg-type]
+        )
+    finally:
+        run._lock.close()
 
 
-def test_the_expected_score_compares_one_network_on_both_sets_of_rows() -> None:
-    split = splits.split(LABELS, folds=4, members=8, holdout=0.2, seed=0)
-    held, outside = set(split.holdout[:8].tolist()), set(np.flatnonzero(~np.isin(np.arange(400), split.holdout))[:32])
-    plain = scored(wrong=held | outside, wrong_last=held | outside)
-    assert plain.holdout
-    assert plain.expected.accuracy == pytest.approx(0.9)
-    # After the last epoch the same networks have none wrong, here as there: their errors say nothing of the holdout.
-    better_last = scored(wrong=held | outside, wrong_last=set())
-    assert better_last.expected.accuracy == pytest.approx(plain.holdout.accuracy)
-    # The holdout's rows are harder than others.
-    harder = scored(wrong=held, wrong_last=held)
-    assert harder.expected.accuracy > plain.holdout.accuracy + 0.05
+def only_member(home: Path, index: int) -> Path:
+    (folder,) = home.glob(f"*/members/{index:02}")
+    return folder
 
 
-def test_without_a_holdout_no_row_judges_the_checkpoint_that_it_chose() -> None:
-    recipe = RECIPE.changed(holdout=0)
-    found = scored(recipe, wrong=set(), wrong_last=set(range(40)))
-    assert found.holdout is None
-    assert found.oof.errors == 0
-    assert found.expected.accuracy == pytest.approx(0.9)
+def test_all_members_are_trained_and_returned(tmp_path: Path) -> None:
+    trainer = FakeTrainer()
+    seen: list[list[int]] = []
+
+    def after_each(so_far: Mapping[int, Member]) -> None:
+        seen.append(sorted(so_far))
+
+    trained = train_run(tmp_path, trainer, after_each=after_each)
+    assert trainer.trained == sorted(trained) == [0, 1, 2]
+    assert seen == [[0], [0, 1], [0, 1, 2]]
 
 
-def test_a_row_that_several_members_left_out_is_one_row() -> None:
-    once = scored(RECIPE.changed(members=4), wrong=set(range(0, 400, 20)), wrong_last=set(range(0, 400, 20)))
-    twice = scored(wrong=set(range(0, 400, 20)), wrong_last=set(range(0, 400, 20)))
-    assert twice.oof.rows == 2 * once.oof.rows
-    assert (twice.oof.low, twice.oof.high) == pytest.approx((once.oof.low, once.oof.high))
-    assert (twice.expected.low, twice.expected.high) == pytest.approx((once.expected.low, once.expected.high))
-    assert twice.oof == metrics.score(twice.oof.errors, twice.oof.rows, distinct=once.oof.rows)
+def test_interrupted_run_keeps_its_members_and_trains_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_run(tmp_path, FakeTrainer(interrupt_after=1))
+    resumed = FakeTrainer()
+    assert sorted(train_run(tmp_path, resumed)) == [0, 1, 2]
+    assert resumed.trained == [1, 2]
+    assert "member 1/3" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("changes", "truncated"),
-    [
-        ({}, ""),
-        ({"epochs": 3}, "3 of 8 epochs"),
-        ({"epochs": 3, "stopped": True}, "3 of 8 epochs, the last one incomplete"),
-        ({"members": 4}, "4 of 8 members"),
-        ({"members": 4, "epochs": 1}, "4 of 8 members, 1 of 8 epochs"),
-    ],
-)
-def test_what_a_budget_left_out_is_said(changes: dict[str, int], truncated: str) -> None:
-    recipe = RECIPE.changed(members=changes.pop("members", 8))
-    found = scored(recipe, wrong=set(), wrong_last=set(), **changes)
-    assert found.truncated == truncated
-    assert str(found).startswith(f"truncated by the budget: {truncated}\n" if truncated else "out-of-fold")
+@pytest.mark.parametrize("name", ["test.npy", "history.json", "member.json", members.NETWORK])
+def test_damaged_member_is_named_and_trained_again(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_run(tmp_path, FakeTrainer())
+    path = only_member(tmp_path, 1) / name
+    path.write_bytes(path.read_bytes()[:-5] + b"xxxxx")
+    resumed = FakeTrainer()
+    train_run(tmp_path, resumed)
+    assert resumed.trained == [1]
+    assert f"member 2/3 is trained again: {path}: damaged" in capsys.readouterr().out
 
 
-def test_a_run_that_is_barely_trained_and_one_that_was_tuned_on_its_rows_say_so() -> None:
-    good, bad = scored(wrong=set(), wrong_last=set()), scored(wrong=set(range(300)), wrong_last=set())
-    assert "warning: barely trained" not in str(good)
-    assert str(bad).splitlines()[-1].startswith("warning: barely trained")
-    assert "the shipped recipes were tuned on splits that include these rows" in str(good)
-    assert "tuned" not in str(replace(good, tuned=False))
+def test_member_without_record_is_trained_again_silently(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_run(tmp_path, FakeTrainer())
+    (only_member(tmp_path, 1) / members.RECORD).unlink()
+    capsys.readouterr()
+    resumed = FakeTrainer()
+    train_run(tmp_path, resumed)
+    assert resumed.trained == [1]
+    assert "trained again" not in capsys.readouterr().out
+
+
+def test_member_copied_from_another_is_trained_again(tmp_path: Path) -> None:
+    train_run(tmp_path, FakeTrainer())
+    shutil.rmtree(only_member(tmp_path, 2))
+    shutil.copytree(only_member(tmp_path, 1), only_member(tmp_path, 1).with_name("02"))
+    resumed = FakeTrainer()
+    train_run(tmp_path, resumed)
+    assert resumed.trained == [2]
+
+
+def test_truncated_member_is_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Truncating(FakeTrainer):
+        def train_one(self, recipe: Recipe, *arguments: object) -> float:  # type: ignore[override]
+            return super().train_one(recipe.changed(epochs=1), *arguments)  # type: ignore[arg-type]
+
+    train_run(tmp_path, Truncating())
+    resumed = FakeTrainer()
+    train_run(tmp_path, resumed)
+    assert resumed.trained == [0, 1, 2]
+    assert "member 1/3 is trained again: " in (shown := capsys.readouterr().out)
+    assert ": truncated by a budget" in shown
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"other")])
+def test_member_changed_during_the_run_is_an_error(change: Callable[[Path], object], tmp_path: Path) -> None:
+    def after_each(so_far: Mapping[int, Member]) -> None:
+        if len(so_far) == 3:
+            change(only_member(tmp_path, 0) / "fold.npy")
+
+    with pytest.raises(KitError, match=r"fold\.npy: .*; it was changed during the run") as raised:
+        train_run(tmp_path, FakeTrainer(), after_each=after_each)
+    assert not isinstance(raised.value, BadInput)
+    assert raised.value.hint == "rerun the command"
+
+
+def test_budget_trains_the_members_and_epochs_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = train.budget.Plan(members=2, epochs=1, member_seconds=1.0, last_step=0.0)
+    monkeypatch.setattr(train.budget, "plan_budget", lambda *_: plan)
+    trainer = FakeTrainer()
+    assert sorted(train_run(tmp_path, trainer, deadline=1e12)) == [0, 1]
+    assert trainer.epochs == [1, 1]
+    assert "budget: 2 of 3 members fit, 1 epochs each" in capsys.readouterr().out
+
+
+def test_no_member_starts_when_it_would_miss_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = train.budget.Plan(members=3, epochs=2, member_seconds=1e9, last_step=0.0)
+    monkeypatch.setattr(train.budget, "plan_budget", lambda *_: plan)
+    monkeypatch.setattr(train.devices, "plan_workers", lambda count: (1, 1))
+    trainer = FakeTrainer()
+    train_run(tmp_path, trainer, deadline=train.time.monotonic() + 60)
+    assert trainer.trained == [0], "the first member of each worker starts in any case"
+
+
+def test_seeds_of_members_differ_within_and_between_recipe_seeds() -> None:
+    seeds = {train.member_seed(seed, index) for seed in range(30) for index in range(30)}
+    assert len(seeds) == 900

@@ -1,4 +1,8 @@
-"""The package and ``kernel.py`` → one readable script or notebook, since a push to Kaggle sends one file."""
+"""Write ``kernel.py`` and the modules that it imports into one script or notebook: Kaggle accepts a single file.
+
+A script holds the text of each module, an importer for them, and ``kernel.py`` at the end. It imports the modules from
+these texts, in worker processes too.
+"""
 
 import ast
 import json
@@ -7,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from digit_recognizer import files, provenance
+from digit_recognizer import files, hints, provenance
 from digit_recognizer.errors import BadInput
 from digit_recognizer.kaggle.client import SLUG
 from digit_recognizer.training import devices
@@ -16,14 +20,14 @@ PACKAGE = "digit_recognizer"
 TITLE = "Digit Recognizer Kit"
 KERNEL_SLUG = "digit-recognizer-kit"
 OWNER_PLACEHOLDER = "your-kaggle-name"
-LIMIT = 1_000_000  # bytes of source that Kaggle takes
+MAX_BYTES = 1_000_000  # Kaggle's limit of a kernel's source
 MACHINE_SHAPES = {"none": "", "t4x2": "NvidiaTeslaT4", "tpu": "TpuV5E8"}
 RULE = "# " + "─" * 98
 HEAD = '''\
-"""{title}: an ensemble of augmented CNNs, with an honest score and a checked submission.
+"""{title}: an ensemble of augmented CNNs, validation scores with intervals, a checked submission.
 
-One script made from a package, for a kernel runs one file: each module stands below under its own name, as it is, and
-kernel.py, which runs them, at the end. It needs no internet and installs nothing.
+Generated from a package, since a kernel on Kaggle is a single file. The unchanged text of each module follows under its
+name, and kernel.py, which uses them, is at the end. No internet access or installation is needed.
 """
 
 import atexit
@@ -38,23 +42,25 @@ import tempfile
 OPTIONS = {options}
 ENVIRONMENT = {environment}
 SOURCES = {{}}
-FILE = globals().get("__file__")  # None where this text is pasted into a notebook's cell
+FILE = globals().get("__file__")  # None if this text was pasted into a cell of a notebook
+
+
+def is_package(name):
+    return any(other.startswith(name + ".") for other in SOURCES)
 
 
 def file_of(name):
-    is_package = any(other.startswith(name + ".") for other in SOURCES)
-    return os.path.join(*name.split("."), "__init__.py") if is_package else os.path.join(*name.split(".")) + ".py"
+    return os.path.join(*name.split("."), "__init__.py") if is_package(name) else os.path.join(*name.split(".")) + ".py"
 
 
 class Modules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Imports the modules whose text follows."""
+    """Import modules from SOURCES."""
 
     def find_spec(self, name, path=None, target=None):
         if name not in SOURCES:
             return None
-        is_package = any(other.startswith(name + ".") for other in SOURCES)
         origin = os.path.join(os.path.abspath(FILE or "kernel.py"), file_of(name))
-        spec = importlib.machinery.ModuleSpec(name, self, origin=origin, is_package=is_package)
+        spec = importlib.machinery.ModuleSpec(name, self, origin=origin, is_package=is_package(name))
         spec.has_location = True
         return spec
 
@@ -69,12 +75,12 @@ sys.meta_path.insert(0, Modules())
 for variable, value in ENVIRONMENT.items():
     os.environ.setdefault(variable, value)
 if FILE is None:
-    sys.argv = ["kernel.py", *OPTIONS]  # the notebook's own are not meant for this
+    sys.argv = ["kernel.py", *OPTIONS]  # those of the notebook's process do not apply
 elif __name__ == "__main__":
     sys.argv[1:1] = OPTIONS
 '''
 TAIL = """\
-if FILE is None:  # worker processes cannot read a cell: they import the modules from files
+if FILE is None:  # worker processes cannot read a cell; they import the modules from files
     FOLDER = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
     for name, source in SOURCES.items():
@@ -95,24 +101,27 @@ def build(
     notebook: bool,
     owner: str = OWNER_PLACEHOLDER,
 ) -> Path:
-    """Write the kernel and its ``kernel-metadata.json`` into ``folder``; the same sources give the same bytes.
+    """Write the kernel and its ``kernel-metadata.json`` into ``folder``. The same sources produce the same bytes.
 
     Args:
         root: the repository.
-        folder: made where it is missing.
-        options: words of ``kernel.py``'s command line that the kernel runs with.
-        accelerator: a name of ``SHAPES``.
-        notebook: a notebook with a module a cell instead of a script.
-        owner: the Kaggle user whose kernel it is.
+        folder: the folder to write, created if it is missing.
+        options: the words of ``kernel.py``'s command line on Kaggle.
+        accelerator: a key of ``MACHINE_SHAPES``.
+        notebook: write a notebook with one module per cell instead of a script.
+        owner: user name of the account on Kaggle.
 
     Returns:
-        The kernel's file.
+        The script or notebook.
 
     Raises:
-        BadInput: an unknown accelerator, or a source that cannot travel.
+        BadInput: the accelerator is unknown, or a source cannot be bundled.
     """
     if accelerator not in MACHINE_SHAPES:
-        raise BadInput(f"accelerator: expected one of {', '.join(MACHINE_SHAPES)}, found {accelerator!r}")
+        raise BadInput(
+            f"{hints.option('accelerator')}: expected one of {', '.join(MACHINE_SHAPES)}, found {accelerator!r}",
+            hint=hints.option("accelerator", "none"),
+        )
     environment = {} if accelerator == "none" else {devices.ACCELERATOR_VARIABLE: accelerator}
     if accelerator == "tpu":
         environment["KERAS_BACKEND"] = "jax"
@@ -123,8 +132,8 @@ def build(
         path, other, text = cells, script, _notebook(sources, kernel, options, environment)
     else:
         path, other, text = script, cells, _script(sources, kernel, options, environment)
-    if len(text.encode()) > LIMIT:
-        raise BadInput(f"{path}: {len(text.encode()):,} bytes, more than the {LIMIT:,} that Kaggle takes")
+    if (size := len(text.encode())) > MAX_BYTES:
+        raise BadInput(f"{path}: expected at most {MAX_BYTES:,} bytes, Kaggle's limit, found {size:,}")
     metadata = {
         "id": f"{owner}/{KERNEL_SLUG}",
         "title": TITLE,
@@ -150,9 +159,13 @@ def build(
 
 
 def import_closure(root: Path) -> dict[str, Path]:
-    """Return the modules of the package that ``kernel.py`` imports, directly or not: name → file, dependencies first.
+    """Return the modules that ``kernel.py`` imports from the package, directly or indirectly: name → file.
 
-    Imports inside functions count; those for type checking do not.
+    A module follows those that it imports, except in cycles through imports inside functions. Imports for type
+    checking are not followed.
+
+    Args:
+        root: the repository.
     """
     found: dict[str, Path] = {}
     visited: set[str] = set()
@@ -174,12 +187,13 @@ def import_closure(root: Path) -> dict[str, Path]:
 
 
 def _file_of(root: Path, name: str) -> Path:
+    """Return the source file of a module or package, which need not exist."""
     path = root / "src" / Path(*name.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def _imports(path: Path, root: Path) -> list[str]:
-    """Return the modules of the package that a file imports, in their order in the file."""
+    """Return the modules that a file imports from the package, in the order of the file."""
     names: list[str] = []
 
     def collect(node: ast.AST) -> None:
@@ -199,7 +213,7 @@ def _imports(path: Path, root: Path) -> list[str]:
 
 
 def _sources(root: Path) -> dict[str, str]:
-    """Return the text of each module of the kernel; the package's own holds its commit and source digest."""
+    """Return the text of each module of the kernel, with commit and source digest filled into the package's own."""
     sources = {}
     for name, path in import_closure(root).items():
         source = path.read_text(encoding="utf-8")
@@ -215,7 +229,7 @@ def _sources(root: Path) -> dict[str, str]:
 
 
 def _file_name(name: str, sources: dict[str, str]) -> str:
-    """Return the path of a module's file, relative to ``src``."""
+    """Return the path of a module's file relative to ``src``."""
     is_package = any(other.startswith(f"{name}.") for other in sources)
     return name.replace(".", "/") + ("/__init__.py" if is_package else ".py")
 
@@ -224,12 +238,11 @@ def _script(sources: dict[str, str], kernel: str, options: Sequence[str], enviro
     parts = [_head(options, environment)]
     for name, source in sources.items():
         parts += [_heading(_file_name(name, sources)), f"SOURCES[{json.dumps(name)}] = r'''{source}'''\n"]
-    return "\n".join([*parts, TAIL.format(package=PACKAGE), _heading("kernel.py"), kernel])
+    return "\n".join([*parts, TAIL, _heading("kernel.py"), kernel])
 
 
 def _head(options: Sequence[str], environment: dict[str, str]) -> str:
-    shown = {"options": pprint.pformat(list(options)), "environment": pprint.pformat(environment)}
-    return HEAD.format(title=TITLE, package=PACKAGE, **shown)
+    return HEAD.format(title=TITLE, options=pprint.pformat(list(options)), environment=pprint.pformat(environment))
 
 
 def _heading(name: str) -> str:
@@ -245,18 +258,18 @@ def _notebook(sources: dict[str, str], kernel: str, options: Sequence[str], envi
         f"for folder in {folders!r}:\n    os.makedirs(folder, exist_ok=True)"
     )
     cells = [
-        _cell("markdown", f"# {TITLE}\n\nEach module of the package is a cell of its own; the last one runs them."),
+        _cell("markdown", f"# {TITLE}\n\nEach cell writes one module of the package; kernel.py, near the end, trains."),
         _cell("code", start),
     ]
     for name, source in sources.items():
         file = _file_name(name, sources)
         cells += [_cell("markdown", f"## {file}"), _cell("code", f"%%writefile {file}\n{source}".rstrip("\n"))]
-    pictures = (
+    show_plots = (
         "from pathlib import Path\n\nfrom IPython.display import Image, display\n\n"
-        "for picture in sorted(Path('runs').glob('*/*.png')):\n    display(Image(picture))"
+        "for plot in sorted(Path('runs').glob('*/*.png')):\n    display(Image(plot))"
     )
     cells += [_cell("markdown", "## kernel.py"), _cell("code", kernel.rstrip("\n"))]
-    cells += [_cell("markdown", "## Pictures of the run"), _cell("code", pictures)]
+    cells += [_cell("markdown", "## Plots"), _cell("code", show_plots)]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number:02}"
     body = {

@@ -1,83 +1,173 @@
-"""Fetch the output of a kernel into ``submissions/`` and ``runs/``."""
+"""Kernels on Kaggle: build, push, follow, and fetch the output into ``submissions/`` and ``runs/``."""
 
 import os
 import re
+import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from digit_recognizer import console, files, ledger, provenance, runs_table
+from digit_recognizer import console, files, hints, launch, ledger, provenance, runs_table
 from digit_recognizer.errors import BadInput, KitError
-from digit_recognizer.kaggle.client import Client
+from digit_recognizer.kaggle import bundle
+from digit_recognizer.kaggle.client import Client, connect
 from digit_recognizer.ledger import Row
 
-# What the kit itself keeps in runs/ and submissions/, beside the runs; and bench-<time>.
+ENDED = ("complete", "error", "cancel_acknowledged")  # states of a kernel whose output does not change any more
+# Names in runs/ and submissions/ that are not runs; names that begin with "bench" are reserved as well.
 RESERVED = {"cache", "studies", "compare.md", "compare.json", "error.log", "ledger", "sample-ledger"}
-# What a run leaves in its folder; of a kernel's output nothing else is kept.
-LEFT = re.compile(r"(members/\d+/)?([\w-]+\.(json|npy|png|keras|html|md|txt|csv|log)|lock)")
+# Files of a run's folder; other files of a kernel's output are dropped.
+RUN_FILES = re.compile(r"(members/\d+/)?([\w-]+\.(json|npy|png|keras|html|md|txt|csv|log)|lock)")
 
 
-def fetch(home: Path, client: Client, slug: str) -> None:
-    """Bring what the kernel ``slug`` left into ``submissions`` and ``runs``, and its rows into the ledger.
+def build_kernel(
+    folder: Path,
+    *,
+    options: Sequence[str],
+    accelerator: str,
+    notebook: bool,
+    owner: str = bundle.OWNER_PLACEHOLDER,
+) -> Path:
+    """Write the kernel into ``folder``, check that it starts in an empty folder, and return its file.
 
-    Nothing that is there already is overwritten, and nothing but a run's own files is kept.
+    See ``bundle.build`` for the arguments.
 
     Raises:
-        BadInput: what it left is in the way of what is there, or is not what a run leaves.
-        KitError: the kernel has not ended, or left no run.
+        BadInput: the accelerator is unknown.
+        KitError: the kernel does not start.
     """
-    status, why = client.kernel_status(slug)
-    if status not in ("complete", "error", "cancel_acknowledged"):
-        raise KitError(f"{slug}: not done yet ({status}); `make status` tells when it is")
-    with tempfile.TemporaryDirectory(dir=files.folder(home / "runs"), prefix=".output-") as folder:
-        output = Path(folder)
-        client.download_kernel_output(slug, output)
-        try:
-            rows = ledger.read(output / "submissions")
-        except BadInput as error:
-            raise BadInput(f"{slug}: {str(error).replace(f'{output}/', '')}", hint="run the kernel again") from None
-        if not rows:
-            raise KitError(f"{slug}: left no finished run{f'; it failed: {why}' if why else ''}")
-        for row in rows:  # all are checked before the first is kept
-            _check_fetched(home, output, slug, row)
-        for row in rows:
-            file, run = home / "submissions" / f"{row.run}.csv", home / "runs" / row.run
-            if not file.exists():
-                files.write_bytes(file, (output / "submissions" / file.name).read_bytes())
-            if (output / "runs" / row.run).exists() and not run.exists():
-                (output / "runs" / row.run).replace(run)
-            # What a run records of itself; whether it was submitted is known here, not there.
-            ledger.record(home / "submissions", row.changed(reference="", status="", public_score="", message=""))
-            console.print_lines(f"{row.run}: in submissions/ and runs/")
+    path = bundle.build(launch.ROOT, folder, options=options, accelerator=accelerator, notebook=notebook, owner=owner)
+    with tempfile.TemporaryDirectory() as empty:
+        # A notebook contains the same modules as a script.
+        script = bundle.build(
+            launch.ROOT, Path(empty) / "src", options=options, accelerator=accelerator, notebook=False
+        )
+        command = [sys.executable, "-I", str(script), "--help"]
+        process = subprocess.run(command, cwd=empty, capture_output=True, text=True)
+    if process.returncode:
+        error = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+        raise KitError(f"{path}: does not start on its own: {error}", hint="correct that module, then build again")
+    return path
+
+
+def push(folder: Path, *, options: Sequence[str], accelerator: str, notebook: bool) -> None:
+    """Build the kernel in ``folder`` and send it to Kaggle, which runs it.
+
+    Raises:
+        BadInput: there are no credentials, or the accelerator is unknown.
+        KitError: the kernel does not start, or Kaggle refuses it or cannot be reached.
+    """
+    with connect() as client:
+        owner = client.username()
+        path = build_kernel(folder, options=options, accelerator=accelerator, notebook=notebook, owner=owner)
+        address = client.push_kernel(path, files.read_json(folder / "kernel-metadata.json"))
+    console.print_lines(f"kernel: {shortened(path)}, running on Kaggle: {address}")
+    console.print_lines(f"next: `{hints.command('status')}`, then `{hints.command('output')}` to fetch its submission")
+
+
+def status() -> None:
+    """Print the state of the newest version of the kernel; ``KitError`` with Kaggle's reason if it failed."""
+    with connect() as client:
+        slug = _slug(client)
+        state, reason = client.kernel_status(slug)
+    if reason:
+        raise KitError(f"{slug}: {state}: {reason}", hint="its page on Kaggle has the log")
+    console.print_lines(f"{slug}: {state}")
+
+
+def fetch_output(home: Path) -> None:
+    """Download the runs of the kernel into ``submissions`` and ``runs``, and add their rows to the ledger.
+
+    Existing files are not overwritten, and only the files of runs are kept.
+
+    Args:
+        home: the folder of ``submissions`` and ``runs``.
+
+    Raises:
+        BadInput: a run conflicts with an existing file, or contains what no run writes.
+        KitError: the kernel has not ended, or wrote no run.
+    """
+    with connect() as client:
+        slug = _slug(client)
+        state, reason = client.kernel_status(slug)
+        if state not in ENDED:
+            raise KitError(f"{slug}: not complete ({state})", hint=f"`{hints.command('status')}` shows its state")
+        with tempfile.TemporaryDirectory(dir=files.folder(home / "runs"), prefix=".output-") as temporary:
+            output = Path(temporary)
+            client.download_kernel_output(slug, output)
+            rows = _read_rows(output, slug, reason)
+            for row in rows:  # check all runs before any is kept
+                _check_fetched(home, output, slug, row)
+            for row in rows:
+                _keep(home, output, row)
     names = {row.run for row in rows}
     kept = [row for row in ledger.read(home / "submissions") if row.run in names]
-    console.print_lines(
-        runs_table.table(kept, {row.run: provenance.find_provenance(home, row.run, row).obstacle for row in kept})
-    )
+    obstacles = {row.run: provenance.find_provenance(home, row.run, row).obstacle for row in kept}
+    console.print_lines(runs_table.render(kept, obstacles))
+
+
+def shortened(path: Path) -> Path:
+    """Return a path relative to the current folder if it is inside."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _slug(client: Client) -> str:
+    return f"{client.username()}/{bundle.KERNEL_SLUG}"
+
+
+def _read_rows(output: Path, slug: str, reason: str) -> list[Row]:
+    """Return the rows of the kernel's ledger; refuse a damaged or empty one."""
+    again = f"`{hints.command('push')}` runs the kernel again"
+    try:
+        rows = ledger.read(output / "submissions")
+    except BadInput as error:
+        raise BadInput(f"{slug}: {str(error).replace(f'{output}/', '')}", hint=again) from None
+    if not rows:
+        raise KitError(f"{slug}: no complete run in its output{reason and f'; it failed: {reason}'}", hint=again)
+    return rows
+
+
+def _keep(home: Path, output: Path, row: Row) -> None:
+    """Move the files of a run into place, if there are none yet, and record its row."""
+    file, run = home / "submissions" / f"{row.run}.csv", home / "runs" / row.run
+    if not file.exists():
+        files.write_bytes(file, (output / "submissions" / file.name).read_bytes())
+    if (output / "runs" / row.run).exists() and not run.exists():
+        (output / "runs" / row.run).replace(run)
+    # Whether a run was submitted is known to the local ledger only.
+    ledger.record(home / "submissions", row.changed(reference="", status="", public_score="", message=""))
+    console.print_lines(f"{row.run}: fetched into submissions/ and runs/")
 
 
 def _check_fetched(home: Path, output: Path, slug: str, row: Row) -> None:
-    """Refuse a run of a kernel that would overwrite something, and drop of its folder what is not a run's."""
-    name = row.run  # safe as part of a path, as all names that the ledger gives
+    """Refuse a fetched run that conflicts with an existing one, and remove files from its folder that no run writes."""
+    name = row.run  # the ledger accepts only names that are safe in a path
     file, run = home / "submissions" / f"{name}.csv", home / "runs" / name
-    came, folder = output / "submissions" / f"{name}.csv", output / "runs" / name
+    fetched_file, fetched_run = output / "submissions" / f"{name}.csv", output / "runs" / name
     if name.casefold() in RESERVED or name.casefold().startswith("bench"):
-        raise BadInput(f"{slug}: left a run of the name {name}, which the kit uses itself")
-    if came.is_symlink() or not came.is_file() or ledger.digest(came) != row.file_sha256:
-        raise KitError(f"{slug}: the submission of {name} did not come whole; run it again")
+        raise BadInput(f"{slug}: a run has the reserved name {name}", hint="rename the recipe and run the kernel again")
+    if fetched_file.is_symlink() or not fetched_file.is_file() or ledger.digest(fetched_file) != row.file_sha256:
+        raise KitError(f"{slug}: the submission of {name} is incomplete", hint=f"run `{hints.command('output')}` again")
     if os.path.lexists(file) and (not file.is_file() or ledger.digest(file) != row.file_sha256):
-        raise BadInput(f"{file}: is there already, with other content than {slug} left", hint="move it away")
+        raise BadInput(f"{file}: exists already, with other content than in the output of {slug}", hint="move it away")
     if any(old.run == name and old.file_sha256 != row.file_sha256 for old in ledger.read(home / "submissions")):
-        raise BadInput(f"{slug}: left another submission of {name} than the ledger has", hint="remove one of them")
+        raise BadInput(
+            f"{slug}: the submission of {name} differs from the one in the ledger",
+            hint=f"remove the row of {name} from submissions/ledger.csv to fetch it",
+        )
     if os.path.lexists(run) and (run.is_symlink() or not run.is_dir()):
-        raise BadInput(f"{run}: is there already and is no run's folder", hint="move it away")
-    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-        raise BadInput(f"{slug}: left something else than a folder as runs/{name}")
-    if folder.exists():
-        for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
+        raise BadInput(f"{run}: expected the folder of a run, found a file or link", hint="move it away")
+    unexpected = f"do not use this output; `{hints.command('push')}` runs the kernel again"
+    if os.path.lexists(fetched_run) and (fetched_run.is_symlink() or not fetched_run.is_dir()):
+        raise BadInput(f"{slug}: expected runs/{name} as a folder, found a file or link", hint=unexpected)
+    if fetched_run.exists():
+        for path in sorted(fetched_run.rglob("*"), reverse=True):  # files before their folder
             if path.is_symlink():
-                raise BadInput(f"{slug}: left a link, runs/{path.relative_to(output / 'runs').as_posix()}")
+                link = path.relative_to(output / "runs").as_posix()
+                raise BadInput(f"{slug}: expected files, found a link: runs/{link}", hint=unexpected)
             if path.is_dir():
                 if not any(path.iterdir()):
                     path.rmdir()
-            elif not (path.is_file() and LEFT.fullmatch(path.relative_to(folder).as_posix())):
+            elif not (path.is_file() and RUN_FILES.fullmatch(path.relative_to(fetched_run).as_posix())):
                 path.unlink()

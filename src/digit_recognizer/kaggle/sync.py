@@ -1,89 +1,101 @@
-"""Bring the ledger up to date from Kaggle's list of submissions."""
+"""Update the ledger from Kaggle's list of submissions."""
 
 from pathlib import Path
 
-from digit_recognizer import console, ledger, provenance, runs_table
+from digit_recognizer import console, hints, ledger, provenance, runs_table
 from digit_recognizer.errors import KitError
 from digit_recognizer.kaggle import credentials
 from digit_recognizer.kaggle.client import Client, Submission
 from digit_recognizer.ledger import Row
 
-STAGES = {"": 0, "sending": 1, "pending": 2, "complete": 3, "error": 3}  # a submission's status only goes up
+STAGES = {"": 0, "sending": 1, "pending": 2, "complete": 3, "error": 3}  # a submission's stage never decreases
 
 
 def scores(home: Path) -> None:
-    """Print the table of all runs, the best first, brought up to date from Kaggle where that is possible."""
+    """Print the table of all runs, updated from Kaggle if there are credentials and a connection.
+
+    Args:
+        home: the folder of ``submissions`` and ``runs``.
+    """
     submissions = home / "submissions"
     rows = ledger.read(submissions)
     if not rows:
-        print("no run yet; `make run` makes one")
+        console.print_lines(f"no runs yet\nhint: `{hints.command('run')}` starts one")
         return
     try:
-        if person := credentials.find():
-            with Client(person, tries=1) as client:
+        if account := credentials.find():
+            with Client(account, tries=1) as client:
                 rows = refresh(client, submissions)
     except KitError as error:
-        console.print_lines(f"not brought up to date: {error}", error=True)
+        console.print_lines(f"warning: not updated from Kaggle: {error}", error=True)
         if error.hint:
             console.print_lines(f"hint: {error.hint}", error=True)
-    made = {row.run: provenance.find_provenance(home, row.run, row) for row in rows}
-    obstacles = {name: one.obstacle or one.doubt for name, one in made.items()}
-    console.print_lines(
-        "\n\n".join(filter(None, (runs_table.table(rows, obstacles), runs_table.recipe_differences(home, rows))))
-    )
+    origins = {row.run: provenance.find_provenance(home, row.run, row) for row in rows}
+    obstacles = {run: origin.obstacle or origin.doubt for run, origin in origins.items()}
+    parts = [runs_table.render(rows, obstacles), runs_table.recipe_differences(home, rows)]
+    console.print_lines("\n\n".join(filter(None, parts)))
 
 
 def content_tag(row: Row) -> str:
-    """What a submission's description says of its content, so that Kaggle's list can be searched for it."""
+    """Return the part of a submission's description that identifies the content of its file."""
     return f"[sha256 {row.file_sha256[:16]}]"
 
 
-def refresh(client: Client, submissions: Path, also: Row | None = None) -> list[Row]:
-    """Bring the ledger up to what Kaggle lists, and give its rows."""
+def refresh(client: Client, submissions: Path, candidate: Row | None = None) -> list[Row]:
+    """Update the ledger from Kaggle's list and return its rows.
+
+    Args:
+        client: the account on Kaggle.
+        submissions: the folder of the ledger.
+        candidate: a row that is added to the ledger if Kaggle has a submission of its content.
+    """
     listed = client.list_submissions()
     with ledger.changing(submissions) as rows:
-        if (
-            also
-            and any(content_tag(also) in one.description for one in listed)
-            and all(row.run != also.run for row in rows)
-        ):
-            rows.append(also)
+        is_new = candidate and all(row.run != candidate.run for row in rows)
+        if candidate and is_new and any(content_tag(candidate) in entry.description for entry in listed):
+            rows.append(candidate)
         rows[:] = [merged(row, find_submission(row, listed)) for row in rows]
         return list(rows)
 
 
 def find_submission(row: Row, listed: list[Submission]) -> Submission | None:
-    """What Kaggle lists of a row; of one that it has no good submission of, the newest attempt since, if there is."""
+    """Return the submission of a row in Kaggle's list, which is newest first.
+
+    A row that was not sent yet, or was rejected, is matched by content to later attempts: the newest that was not
+    rejected, or else the newest.
+    """
     if not row.sent and row.file_sha256:
         attempts = [
-            one for one in listed if content_tag(row) in one.description and is_later(one.reference, row.reference)
+            entry
+            for entry in listed
+            if content_tag(row) in entry.description and is_later(entry.reference, row.reference)
         ]
-        good = (one for one in attempts if one.status != "error")
         if attempts:
-            return next(good, attempts[0])
-    return next((one for one in listed if row.reference and one.reference == row.reference), None)
+            return next((attempt for attempt in attempts if attempt.status != "error"), attempts[0])
+    return next((entry for entry in listed if row.reference and entry.reference == row.reference), None)
 
 
-def merged(row: Row, one: Submission | None) -> Row:
-    """The row with what Kaggle says, unless the row is newer: the list may have been fetched before it was changed."""
-    if one is None:
+def merged(row: Row, entry: Submission | None) -> Row:
+    """Return the row updated by Kaggle's entry, unless the row is newer: it may have changed since the request."""
+    if entry is None:
         return row
-    if row.reference == one.reference:
-        if row.status == "sending" or STAGES.get(one.status, 2) < STAGES.get(row.status, 2):
+    if row.reference == entry.reference:
+        if row.status == "sending" or STAGES.get(entry.status, 2) < STAGES.get(row.status, 2):
             return row
-        return row.changed(status=one.status, public_score=one.public_score or row.public_score)
-    if row.sent or not is_later(one.reference, row.reference):
+        return row.changed(status=entry.status, public_score=entry.public_score or row.public_score)
+    if row.sent or not is_later(entry.reference, row.reference):
         return row
-    return row.changed(reference=one.reference, status=one.status, public_score=one.public_score)
+    return row.changed(reference=entry.reference, status=entry.status, public_score=entry.public_score)
 
 
-def is_later(reference: str, than: str) -> bool:
-    """Whether a submission was made after another, by their numbers at Kaggle."""
-    return reference != than and (not than or (len(reference), reference) > (len(than), than))
+def is_later(reference: str, other: str) -> bool:
+    """Return whether a submission was made after another; Kaggle numbers them in ascending order."""
+    return reference != other and (not other or (len(reference), reference) > (len(other), other))
 
 
-def update_row(submissions: Path, run: str, one: Submission) -> Row:
+def update_row(submissions: Path, run: str, entry: Submission) -> Row:
+    """Update the row of a run in the ledger by Kaggle's entry, and return it."""
     with ledger.changing(submissions) as rows:
-        at = next(i for i, row in enumerate(rows) if row.run == run)
-        rows[at] = merged(rows[at], one)
-        return rows[at]
+        index = next(i for i, row in enumerate(rows) if row.run == run)
+        rows[index] = merged(rows[index], entry)
+        return rows[index]

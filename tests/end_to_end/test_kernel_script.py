@@ -1,0 +1,129 @@
+"""Real runs of a kernel's script and notebook, in the folders that Kaggle provides."""
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from digit_recognizer import cli, ledger, provenance, submission
+from kaggle_server import Server
+from kernel_script import FORMER_MOUNT, PYTHON, SHORT, build, kernel_tree, run_script
+
+pytestmark = pytest.mark.slow
+
+
+def test_script_alone_writes_a_valid_submission_that_can_be_fetched(
+    tmp_path: Path, kaggle: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = run_script(tmp_path / "kaggle", "--epochs", "4", "--batch-size", "32", "--knn-weight", "5")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "\r" not in process.stdout
+    assert re.search("^(k-NN|re-rank|neighbours)", process.stdout, re.MULTILINE)
+    working = tmp_path / "kaggle" / "working"
+    assert submission.check(working / "submission.csv", 359) == []
+    assert sorted(path.name for path in working.iterdir()) == ["runs", "submission.csv", "submissions"]
+    (run,) = (working / "runs").glob("[!.]*")
+    assert json.loads((run / "scores.json").read_text())["holdout"]["accuracy"] > 0.9
+    about = json.loads((run / "run.json").read_text())
+    assert about["identity"]["code"] == provenance.source_digest()
+    assert about["commit"] == provenance.commit()
+    output = {str(path.relative_to(working)): path.read_bytes() for path in working.rglob("*") if path.is_file()}
+    kaggle.output = output
+    home = tmp_path / "laptop"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    ledger.record(home / "submissions", ledger.Row(run="before"))
+    for _ in range(2):
+        assert cli.main(["output"]) == 0
+        rows = {row.run: row for row in ledger.read(home / "submissions")}
+        assert set(rows) == {"before", run.name}
+        assert rows[run.name].holdout_rows == 144
+        assert (home / "submissions" / f"{run.name}.csv").read_bytes() == output["submission.csv"]
+        assert (home / "runs" / run.name / "scores.json").exists()
+        assert len(list((home / "runs").iterdir())) == 1, "no temporary folder is left"
+
+
+def test_killed_script_has_a_valid_submission_and_resumes(tmp_path: Path) -> None:
+    script, environment = kernel_tree(tmp_path, FORMER_MOUNT)
+    working = tmp_path / "working"
+    command = [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "4", "--network", "dense"]
+    process = subprocess.Popen(
+        command,
+        cwd=working,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 200
+    while not (working / "submission.csv").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(random.Random().random() * 4)
+    os.killpg(process.pid, 9)
+    process.wait()
+    assert submission.check(working / "submission.csv", 359) == []
+    # The same command resumes: it trains only the missing members.
+    kept = len(list(working.glob("runs/*/members/*/member.json")))
+    resumed = subprocess.run(command, cwd=working, env=environment, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("kept from before") == kept >= 1
+    assert "holdout, blend of 4" in resumed.stdout
+
+
+def test_budget_truncates_the_ensemble(tmp_path: Path) -> None:
+    process = run_script(tmp_path, "--budget", "40s", "--members", "90", "--epochs", "2", "--network", "dense")
+    assert process.returncode == 0, process.stderr
+    (run,) = (tmp_path / "working" / "runs").glob("[!.]*")
+    scores = json.loads((run / "scores.json").read_text())
+    assert re.search(r"^budget: time for \d+ of 90 members, [12] epochs each$", process.stdout, re.MULTILINE)
+    assert re.search(r"^truncated by the budget: \d+ of 90 members", process.stdout, re.MULTILINE)
+    assert 2 <= scores["members"] < 90
+    assert submission.check(tmp_path / "working" / "submission.csv", 359) == []
+
+
+@pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="JAX is not installed there")
+def test_jax_backend_reaches_the_same_accuracy(tmp_path: Path) -> None:
+    options = {
+        "members": 1,
+        "epochs": 6,
+        "holdout": 0.2,
+        "batch-size": 32,
+        "learning-rate": 2e-3,
+        "network": "conv-pool",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    process = run_script(tmp_path, *words, KERAS_BACKEND="jax")
+    assert (process.returncode, process.stderr) == (0, "")
+    (run,) = (tmp_path / "working" / "runs").glob("[!.]*")
+    assert json.loads((run / "run.json").read_text())["identity"]["backend"] == "jax"
+    assert json.loads((run / "scores.json").read_text())["holdout"]["accuracy"] > 0.9
+    assert submission.check(tmp_path / "working" / "submission.csv", 359) == []
+
+
+@pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="Jupyter is not installed there")
+def test_notebook_runs_to_its_last_cell(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    script, environment = kernel_tree(tmp_path)
+    shutil.copymode(ROOT / "kernel.py", script.parent)
+    script.parent.chmod(0o755)
+    words = [*SHORT, "--members", "1", "--network", "dense", "--kaggle-root", str(tmp_path)]
+    notebook = nbformat.read(build(tmp_path / "src", *words, notebook=True), as_version=4)
+    nbformat.validate(notebook)
+    working = tmp_path / "working"
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(working)}})
+    client.execute(env=os.environ | environment)
+    printed = "".join(output.get("text", "") for output in notebook.cells[-3].outputs)
+    assert re.search("submissions/quick-[0-9-]+.csv", printed)
+    assert ["image/png" in output["data"] for output in notebook.cells[-1].outputs] == [True] * 3
+    assert submission.check(working / "submission.csv", 359) == []
