@@ -18,7 +18,7 @@ def current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "current")
 
 
-def found() -> tuple[str, str, str]:
+def selected() -> tuple[str, str, str]:
     """Return kind, user name and secret of the credentials, of which there must be some."""
     account = credentials.find()
     assert account
@@ -28,29 +28,29 @@ def found() -> tuple[str, str, str]:
 def test_each_source_precedes_the_next(nobody: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert credentials.find() is None
     xdg = keep(nobody / ".config" / "kaggle" / "kaggle.json", {"username": "xdg", "key": "1"})
-    assert found() == ("key", "xdg", "1")
+    assert selected() == ("key", "xdg", "1")
     keep(nobody / ".kaggle" / "credentials.json", {"refresh_token": "r", "username": "login"})
-    assert found() == ("login", "login", "r"), "~/.config/kaggle is skipped if ~/.kaggle exists"
+    assert selected() == ("login", "login", "r"), "~/.config/kaggle is skipped if ~/.kaggle exists"
     keep(nobody / ".kaggle" / "kaggle.json", {"username": "home", "key": "2"})
-    assert found() == ("key", "home", "2")
+    assert selected() == ("key", "home", "2")
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(xdg.parent))
-    assert found() == ("key", "xdg", "1")
+    assert selected() == ("key", "xdg", "1")
     monkeypatch.setenv("KAGGLE_USERNAME", "env")
-    assert found() == ("key", "env", "1"), "each variable replaces its field of the file"
+    assert selected() == ("key", "env", "1"), "each variable replaces its field of the file"
     monkeypatch.setenv("KAGGLE_KEY", "3")
-    assert found() == ("key", "env", "3")
+    assert selected() == ("key", "env", "3")
     keep(nobody / ".kaggle" / "access_token.txt", "t1\n")
-    assert found() == ("token", "", "t1")
+    assert selected() == ("token", "", "t1")
     keep(nobody / ".kaggle" / "access_token", "t2\n")
-    assert found() == ("token", "", "t2")
+    assert selected() == ("token", "", "t2")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "t3")
-    assert found() == ("token", "", "t3")
+    assert selected() == ("token", "", "t3")
     monkeypatch.setenv("KAGGLE_API_TOKEN", str(keep(tmp_path / "token", "t4")))
-    assert found() == ("token", "", "t4")
+    assert selected() == ("token", "", "t4")
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     monkeypatch.setenv("KAGGLE_DATA_PROXY_URL", "https://localhost")
     monkeypatch.setenv("KAGGLE_API_V1_TOKEN", str(keep(tmp_path / "v1", "t5")))
-    assert found() == ("token", "", "t5")
+    assert selected() == ("token", "", "t5")
     assert "t5" not in repr(credentials.find())
 
 
@@ -99,21 +99,21 @@ def test_quotes_and_white_space_around_a_secret_are_removed_in_every_source(
     token, name, key = around.format(TOKEN), around.format(USER), around.format(KEY)
     from_token, from_key = ("token", "", TOKEN), ("key", USER, KEY)
     keep(nobody / ".kaggle" / "credentials.json", {"refresh_token": around.format("r-1"), "username": name})
-    assert found() == ("login", USER, "r-1")
+    assert selected() == ("login", USER, "r-1")
     keep(nobody / ".kaggle" / "kaggle.json", {"username": name, "key": key})
-    assert found() == from_key
+    assert selected() == from_key
     (nobody / ".kaggle" / "kaggle.json").unlink()
     monkeypatch.setenv("KAGGLE_USERNAME", name)
     monkeypatch.setenv("KAGGLE_KEY", key)
-    assert found() == from_key
+    assert selected() == from_key
     keep(nobody / ".kaggle" / "access_token", token)
-    assert found() == from_token
+    assert selected() == from_token
     (nobody / ".kaggle" / "access_token").unlink()
     monkeypatch.setenv("KAGGLE_API_TOKEN", token)
-    assert found() == from_token
+    assert selected() == from_token
     path = keep(tmp_path / "a token", token)
     monkeypatch.setenv("KAGGLE_API_TOKEN", around.format(path))
-    assert found() == from_token
+    assert selected() == from_token
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
@@ -123,7 +123,7 @@ def test_file_may_be_utf_8_or_utf_16(name: str, encoding: str, nobody: Path) -> 
     content = {"username": USER, "key": KEY, "refresh_token": "r"}
     text = f"{TOKEN}\r\n" if name.startswith("access") else f"{json.dumps(content)}\r\n"
     path.write_bytes(text.encode(encoding))
-    assert found() in (("token", "", TOKEN), ("key", USER, KEY), ("login", USER, "r"))
+    assert selected() in (("token", "", TOKEN), ("key", USER, KEY), ("login", USER, "r"))
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfeK", b"\xff\xff\xff", bytes(range(128, 160)), b"x" * 70_000])
@@ -183,12 +183,12 @@ def test_user_name_with_invalid_characters_is_refused(name: str, nobody: Path, m
 def test_token_in_place_of_a_key_is_accepted(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for fields in ({"username": USER, "key": TOKEN}, {"key": TOKEN}, {"username": "", "key": f" {TOKEN}\n"}):
         keep(nobody / ".kaggle" / "kaggle.json", fields)
-        assert found() == ("token", "", TOKEN)
+        assert selected() == ("token", "", TOKEN)
     (nobody / ".kaggle" / "kaggle.json").unlink()
     monkeypatch.setenv("KAGGLE_KEY", TOKEN)
-    assert found() == ("token", "", TOKEN)
+    assert selected() == ("token", "", TOKEN)
     monkeypatch.setenv("KAGGLE_USERNAME", USER)
-    assert found() == ("token", "", TOKEN)
+    assert selected() == ("token", "", TOKEN)
 
 
 def test_text_of_kaggle_json_in_place_of_a_token_is_accepted(
@@ -196,7 +196,7 @@ def test_text_of_kaggle_json_in_place_of_a_token_is_accepted(
 ) -> None:
     text = json.dumps({"username": USER, "key": KEY})
     path = keep(nobody / ".kaggle" / "access_token", f"\ufeff{text}\r\n")
-    assert found() == ("key", USER, KEY)
+    assert selected() == ("key", USER, KEY)
     path.unlink()
     for name, value in (
         ("KAGGLE_KEY", text),
@@ -205,7 +205,7 @@ def test_text_of_kaggle_json_in_place_of_a_token_is_accepted(
         ("KAGGLE_API_TOKEN", str(keep(tmp_path / "kaggle.json", text))),
     ):
         monkeypatch.setenv(name, value)
-        assert found() == ("key", USER, KEY)
+        assert selected() == ("key", USER, KEY)
         monkeypatch.delenv(name)
     monkeypatch.setenv("KAGGLE_API_TOKEN", text[:-3])
     with pytest.raises(BadInput, match=r"^KAGGLE_API_TOKEN: not valid JSON") as refused:
@@ -217,10 +217,10 @@ def test_tilde_in_a_path_is_the_home_folder(nobody: Path, monkeypatch: pytest.Mo
     keep(nobody / "folder" / "kaggle.json", {"username": USER, "key": KEY})
     for path in ("~/folder", '"~/folder"', "~/folder/", "~/folder/kaggle.json", str(nobody / "folder")):
         monkeypatch.setenv("KAGGLE_CONFIG_DIR", path)
-        assert found() == ("key", USER, KEY), path
+        assert selected() == ("key", USER, KEY), path
     keep(nobody / "folder" / "token", TOKEN)
     monkeypatch.setenv("KAGGLE_API_TOKEN", "~/folder/token")
-    assert found() == ("token", "", TOKEN)
+    assert selected() == ("token", "", TOKEN)
 
 
 @pytest.mark.parametrize("value", ["~/nothing", "/nowhere/token", "./token", "~nobody-of-that-name/token", "C:\\token"])
@@ -245,7 +245,7 @@ def test_empty_file_is_skipped_and_reported_if_no_source_has_credentials(
     with pytest.raises(BadInput, match=f"^{path}: empty"):
         credentials.find()
     last = keep(Path("kaggle.json"), {"username": USER, "key": KEY})
-    assert found() == ("key", USER, KEY)
+    assert selected() == ("key", USER, KEY)
     last.unlink()
     monkeypatch.setenv("KAGGLE_API_TOKEN", content)
     with pytest.raises(BadInput, match=f"^{path}: empty"):
@@ -254,12 +254,12 @@ def test_empty_file_is_skipped_and_reported_if_no_source_has_credentials(
 
 def test_kaggle_json_in_current_folder_is_the_last_source(nobody: Path) -> None:
     keep(Path("kaggle.json"), {"username": "last", "key": KEY})
-    assert found() == ("key", "last", KEY)
+    assert selected() == ("key", "last", KEY)
     account = credentials.find()
     assert account
     assert account.source == "kaggle.json"
     keep(nobody / ".kaggle" / "credentials.json", {"refresh_token": "r", "username": USER})
-    assert found() == ("login", USER, "r")
+    assert selected() == ("login", USER, "r")
     (nobody / ".kaggle" / "credentials.json").unlink()
     Path("kaggle.json").chmod(0o644)
     with pytest.raises(BadInput, match=r"^kaggle\.json: other users of this machine can read it") as refused:

@@ -46,7 +46,9 @@ class Client:
         self._account, self._tries = account, tries
         self._token = account.secret
         user_and_key = f"{account.username}:{account.secret}".encode()
-        self._redactor = responses.Redactor(account.secret, base64.b64encode(user_and_key).decode())  # as it is sent
+        self._redactor = responses.Redactor(
+            account.secret, base64.b64encode(user_and_key).decode()
+        )  # as stored, as sent
 
     def __enter__(self) -> Self:
         if self._account.kind == "key":
