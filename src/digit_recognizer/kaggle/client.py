@@ -45,10 +45,8 @@ class Client:
     def __init__(self, account: Credentials, *, tries: int = TRIES) -> None:
         self._account, self._tries = account, tries
         self._token = account.secret
-        user_and_key = f"{account.username}:{account.secret}".encode()
-        self._redactor = responses.Redactor(
-            account.secret, base64.b64encode(user_and_key).decode()
-        )  # as stored, as sent
+        sent = base64.b64encode(f"{account.username}:{account.secret}".encode()).decode()  # in headers
+        self._redactor = responses.Redactor(account.secret, sent)
 
     def __enter__(self) -> Self:
         if self._account.kind == "key":
