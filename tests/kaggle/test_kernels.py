@@ -222,7 +222,7 @@ def test_kernel_is_pushed_and_followed(kaggle: Server, kernel_folder: Path, caps
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (Fault(500), "Kaggle failed (500"),
+        (Fault(500), "Kaggle: server error (500"),
         (Fault(), "Kaggle cannot be reached"),
         (Fault(200, {"error": "Maximum batch GPU session count of 2 reached."}), "Maximum batch GPU session count"),
     ],
