@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, kit, one_line
-from digit_recognizer import ledger, recipe
+from digit_recognizer import ledger, recipe, submission
 from digit_recognizer.data import dataset, splits
 from digit_recognizer.ensemble.blend import count_errors
 from digit_recognizer.training import trainer
@@ -27,7 +27,7 @@ from digit_recognizer.training.backend import keras
 
 pytestmark = pytest.mark.slow
 
-SHORT = ("--recipe", "quick", "--epochs", "1", "--folds", "2", "--members", "2")
+SHORT = ("--recipe", "quick", "--epochs", "1", "--folds", "2", "--members", "2", "--knn-weight", "0")
 FAST = ("--recipe", "dense", "--epochs", "1")
 GOOD = ("--recipe", "quick", "--epochs", "8", "--folds", "4", "--members", "2", "--batch-size", "16")
 
@@ -214,11 +214,13 @@ def one_core() -> Iterator[None]:
 @pytest.mark.usefixtures("one_core")
 def test_killed_run_is_resumed_with_the_same_result(short: Path, tmp_path: Path) -> None:
     process = start(*SHORT, cwd=tmp_path)
-    wait_for(lambda: list(tmp_path.glob("runs/*/members/00/member.json")), process)
+    wait_for(lambda: list(tmp_path.glob("submissions/sample-quick-*.csv")), process)
     time.sleep(random.uniform(0, 3))
     process.kill()
     process.wait()
     wait_for(lambda: not workers_in(tmp_path))
+    (file,) = tmp_path.glob("submissions/sample-quick-*.csv")
+    assert submission.check(file, 359) == [], "written after each member"
     again = kit("run", *SHORT, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert ", resumed" in again.stdout
@@ -230,7 +232,7 @@ def test_killed_run_is_resumed_with_the_same_result(short: Path, tmp_path: Path)
 def test_complete_run_is_not_trained_again(short: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(short, home)
-    (file,) = home.glob("submissions/*.csv")
+    (file,) = home.glob("submissions/sample-quick-*.csv")
     content = file.read_bytes()
     for missing in (False, True):
         if missing:
