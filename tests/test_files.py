@@ -14,17 +14,17 @@ from digit_recognizer.errors import BadInput, KitError, printable
     "name",
     ["", ".", "..", "../digit_recognizer", "a/b", "a\\b", "C:x", ".hidden", "end.", " a", "a\n", "a\x1b[2J", "a" * 121],
 )
-def test_a_name_that_could_leave_its_folder_is_refused(name: str) -> None:
+def test_unsafe_name_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match="ledger: expected a plain file name"):
         files.safe_name(name, "ledger")
 
 
 @pytest.mark.parametrize("name", ["standard-20261122-104359", "my file (2)", "Ünï"])
-def test_a_plain_name_is_returned(name: str) -> None:
+def test_safe_name_is_returned(name: str) -> None:
     assert files.safe_name(name, "ledger") == name
 
 
-def test_a_lock_file_that_is_a_link_is_refused_and_its_target_kept(tmp_path: Path) -> None:
+def test_link_in_place_of_a_lock_file_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "precious"
     target.write_text("content")
     (tmp_path / "lock").symlink_to(target)
@@ -33,7 +33,7 @@ def test_a_lock_file_that_is_a_link_is_refused_and_its_target_kept(tmp_path: Pat
     assert target.read_text() == "content"
 
 
-def test_a_lock_file_with_content_keeps_it(tmp_path: Path) -> None:
+def test_file_with_content_is_not_used_as_a_lock(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("content")
     with pytest.raises(BadInput, match="expected an empty lock file"), files.locked(tmp_path / "lock"):
         pass
@@ -61,18 +61,18 @@ def test_without_filelock_nothing_is_locked(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"[]", b"1", b"", b"{", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
-def test_damaged_json_is_one_line(content: bytes, tmp_path: Path) -> None:
+def test_damaged_json_is_one_error_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(BadInput, match=r"run\.json: damaged, expected a JSON object") as refused:
         files.read_json(tmp_path / "run.json")
     assert "\n" not in str(refused.value)
 
 
-def test_an_error_is_printed_without_control_characters() -> None:
+def test_control_characters_are_replaced() -> None:
     assert printable("a\x1b[31mb\nc\u202ed é") == "a�[31mb�c�d é"
 
 
-def test_a_hint_survives_the_way_from_a_worker() -> None:
+def test_hint_survives_pickling() -> None:
     import pickle
 
     error = pickle.loads(pickle.dumps(KitError("message", hint="fix")))

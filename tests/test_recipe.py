@@ -18,19 +18,19 @@ QUICK = recipe.RECIPES["quick"]
 LEAST = 'network = "dense"\nmembers = 1\nfolds = 5\nepochs = 3\n'
 
 
-def test_a_recipe_is_frozen() -> None:
+def test_recipe_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         QUICK.epochs = 3
 
 
-def test_the_digest_is_of_what_is_trained_and_not_of_the_name() -> None:
+def test_digest_depends_on_settings_only() -> None:
     assert QUICK.changed(name="mine").digest == QUICK.digest
     assert QUICK.changed(dropout=0.0, rotation=8.0).digest == QUICK.changed(dropout=0, rotation=8).digest
     assert QUICK.changed(dropout=-0.0).digest == QUICK.changed(dropout=0).digest
     assert QUICK.changed(epochs=QUICK.epochs + 1).digest != QUICK.digest
 
 
-def test_changes_are_told() -> None:
+def test_changed_fields_are_shown() -> None:
     assert str(QUICK) == "quick"
     assert str(QUICK.changed(epochs=3, seed=7)) == "quick with epochs=3, seed=7"
 
@@ -50,17 +50,17 @@ def test_changes_are_told() -> None:
         ("dropout", 10**400),
     ],
 )
-def test_a_field_outside_its_range_is_refused(field: str, value: float) -> None:
+def test_value_outside_the_range_is_refused(field: str, value: float) -> None:
     with pytest.raises(BadInput, match=f"recipe, {field}: expected a number from .* found"):
         QUICK.changed(**{field: value})
 
 
-def test_an_unknown_network_is_refused_with_those_there_are() -> None:
+def test_unknown_network_is_refused() -> None:
     with pytest.raises(BadInput, match=r"network: expected one of bn-conv, slim-conv, .* found 'vit'"):
         QUICK.changed(network="vit")
 
 
-def test_members_take_the_networks_in_turn() -> None:
+def test_members_use_the_networks_in_turn() -> None:
     mixed = QUICK.changed(network="dense+bn-conv")
     assert [mixed.of_member(index).network for index in range(3)] == ["dense", "bn-conv", "dense"]
     seen = QUICK.changed(preprocessing="none+deskew+width")
@@ -69,22 +69,22 @@ def test_members_take_the_networks_in_turn() -> None:
         QUICK.changed(network="dense+")
 
 
-def test_an_unknown_name_is_refused_with_those_there_are() -> None:
+def test_unknown_recipe_is_refused() -> None:
     with pytest.raises(BadInput, match="expected one of quick, standard, best, "):
         recipe.load_recipe("fast")
 
 
-def test_the_systems_of_the_descriptions_are_recipes_with_networks_of_their_own() -> None:
+def test_reference_recipes_have_their_own_networks() -> None:
     assert [recipe.load_recipe(name).network for name in recipe.REFERENCE_RECIPES] == list(recipe.REFERENCE_RECIPES)
 
 
-def test_a_recipe_file_gives_back_the_recipe(tmp_path: Path) -> None:
+def test_recipe_file_round_trip(tmp_path: Path) -> None:
     mine = QUICK.changed(name="mine", learning_rate=1e-5, seed=2**32 - 1)
     (tmp_path / "any.toml").write_text(mine.toml())
     assert recipe.load_recipe(str(tmp_path / "any.toml")) == mine
 
 
-def test_a_recipe_file_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
+def test_fields_with_defaults_are_optional(tmp_path: Path) -> None:
     (tmp_path / "short.toml").write_text('network = "dense"\nmembers = 1\nfolds = 5\nepochs = 3\nlearning_rate = 1\n')
     read = recipe.load_recipe(str(tmp_path / "short.toml"))
     assert (read.name, read.network, read.batch_size, read.learning_rate) == ("short", "dense", 128, 1)
@@ -131,7 +131,7 @@ def test_a_recipe_file_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
         ("", "missing fields: epochs"),
     ],
 )
-def test_a_recipe_file_with_a_fault_is_refused_in_one_line(tmp_path: Path, change: str, told: str) -> None:
+def test_faulty_recipe_file_is_one_error(tmp_path: Path, change: str, told: str) -> None:
     lines = ['network = "dense"', "members = 1", "holdout = 0"]
     lines += [] if "folds" in change else ["folds = 5"]
     lines += [] if not change or "epochs" in change else ["epochs = 3"]
@@ -145,13 +145,13 @@ def test_a_recipe_file_with_a_fault_is_refused_in_one_line(tmp_path: Path, chang
     assert len(str(refused.value)) < 1000
 
 
-def test_a_recipe_file_that_is_not_there_is_named() -> None:
+def test_missing_recipe_file_is_named() -> None:
     with pytest.raises(BadInput, match=r"none\.toml: No such file"):
         recipe.load_recipe("none.toml")
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-def test_what_is_no_file_is_no_recipe(tmp_path: Path, make: Any) -> None:
+def test_non_files_are_refused_as_recipes(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "odd.toml")
     with pytest.raises(BadInput, match=r"odd\.toml: expected a file"):
         recipe.load_recipe(str(tmp_path / "odd.toml"))
@@ -169,7 +169,7 @@ def test_what_is_no_file_is_no_recipe(tmp_path: Path, make: Any) -> None:
         (LEAST.encode() + b"#" * recipe.LIMIT, "at most 65,536 bytes"),
     ],
 )
-def test_a_recipe_file_is_text_of_a_recipes_size(tmp_path: Path, content: bytes, found: str) -> None:
+def test_recipe_file_must_be_small_text(tmp_path: Path, content: bytes, found: str) -> None:
     (tmp_path / "odd.toml").write_bytes(content)
     with pytest.raises(BadInput) as refused:
         recipe.load_recipe(str(tmp_path / "odd.toml"))
@@ -177,7 +177,7 @@ def test_a_recipe_file_is_text_of_a_recipes_size(tmp_path: Path, content: bytes,
     assert "\n" not in str(refused.value)
 
 
-def test_editors_marks_and_line_ends_are_accepted(tmp_path: Path) -> None:
+def test_byte_order_mark_and_crlf_are_accepted(tmp_path: Path) -> None:
     plain = recipe.load_recipe(str(_file(tmp_path, LEAST.encode())))
     assert recipe.load_recipe(str(_file(tmp_path, b"\xef\xbb\xbf" + LEAST.encode()))) == plain
     assert recipe.load_recipe(str(_file(tmp_path, LEAST.replace("\n", "\r\n").encode()))) == plain
@@ -186,7 +186,7 @@ def test_editors_marks_and_line_ends_are_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["~nobody-of-that-name/a.toml", "a\0.toml", "a" * 300 + ".toml", "x/y/../z.toml", ".toml"]
 )
-def test_a_path_that_leads_nowhere_is_refused_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_recipe_path_is_one_error(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BadInput):
         recipe.load_recipe(name)
     assert cli.main(["run", "--recipe", name]) == 2
@@ -230,7 +230,7 @@ FILES = st.tuples(REQUIRED, st.lists(OTHERS, max_size=5)).map(
 @given(st.one_of(FILES, FILES, st.binary(max_size=200), st.text().map(lambda text: text.encode("utf-8", "replace"))))
 @example(f"{LEAST}holdout = -0.0".encode())
 @example(f"{LEAST}seed = {2**32}".encode())
-def test_any_text_is_a_recipe_in_all_its_ranges_or_is_refused_in_one_line(content: bytes) -> None:
+def test_any_text_is_a_valid_recipe_or_one_error(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = _file(Path(folder), content)
         try:
@@ -251,7 +251,7 @@ def test_any_text_is_a_recipe_in_all_its_ranges_or_is_refused_in_one_line(conten
             assert set(value.split("+")) <= set(setting.metadata["choice"])
 
 
-def test_make_takes_each_setting() -> None:
+def test_make_accepts_each_field() -> None:
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     (line,) = [line for line in makefile.splitlines() if line.startswith("override SETTINGS :=")]
     assert set(line.split()[3:]) == {setting.name.upper() for setting in recipe.recipe_fields()}

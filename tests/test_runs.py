@@ -33,7 +33,7 @@ def begin(home: Path, *, end: bool = True) -> tuple[str, bool]:
     return run.name, run.resumed
 
 
-def test_an_incomplete_run_is_resumed_and_a_complete_one_is_not(tmp_path: Path) -> None:
+def test_incomplete_run_is_resumed_and_complete_run_is_not(tmp_path: Path) -> None:
     first = begin(tmp_path)[0]
     assert begin(tmp_path) == (first, True)
     runs.begin(tmp_path, RECIPE, DIGITS).finish({})
@@ -44,7 +44,7 @@ def test_an_incomplete_run_is_resumed_and_a_complete_one_is_not(tmp_path: Path) 
     assert begin(tmp_path) == (again, True)
 
 
-def test_a_run_that_is_open_is_left_alone(tmp_path: Path) -> None:
+def test_open_run_is_not_resumed(tmp_path: Path) -> None:
     open_run = runs.begin(tmp_path, RECIPE, DIGITS)
     name, resumed = begin(tmp_path)
     assert (name != open_run.name, resumed) == (True, False)
@@ -55,7 +55,7 @@ def test_a_run_that_is_open_is_left_alone(tmp_path: Path) -> None:
     [b"", b"\xff", b"{}", b"[]", b"1", b"null", b"[" * 100_000, b'{"identity": null}', b'{"identity": ' + b"9" * 5000],
 )
 @pytest.mark.parametrize("complete", [False, True])
-def test_a_damaged_run_stops_no_other(content: bytes, complete: bool, tmp_path: Path) -> None:
+def test_damaged_run_does_not_block_others(content: bytes, complete: bool, tmp_path: Path) -> None:
     first = begin(tmp_path)[0]
     (tmp_path / first / "run.json").write_bytes(content)
     if complete:
@@ -68,7 +68,7 @@ def test_a_damaged_run_stops_no_other(content: bytes, complete: bool, tmp_path: 
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff"])
-def test_a_complete_run_with_a_damaged_record_is_not_taken_for_one(content: bytes, tmp_path: Path) -> None:
+def test_run_with_damaged_record_is_not_complete(content: bytes, tmp_path: Path) -> None:
     run = runs.begin(tmp_path, RECIPE, DIGITS)
     for index in range(RECIPE.members):
         files.write_bytes(run.member(index) / "member.json", content)
@@ -76,7 +76,7 @@ def test_a_complete_run_with_a_damaged_record_is_not_taken_for_one(content: byte
     assert runs.find_complete(tmp_path, RECIPE, DIGITS) is None
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     name = begin(tmp_path)[0]
     (tmp_path / name / "members" / "00").mkdir(parents=True)
     parts = [tmp_path / name / ".oof.npy.1.part", tmp_path / name / "members" / "00" / ".fold.npy.1.part"]
@@ -98,7 +98,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["a folder for the lock", "a link for the lock", "read-only"])
-def test_a_run_that_cannot_be_written_stops_no_other(damage: str, tmp_path: Path) -> None:
+def test_unwritable_run_does_not_block_others(damage: str, tmp_path: Path) -> None:
     home = tmp_path / "runs"
     first = begin(home)[0]
     lock = home / first / "lock"
@@ -140,9 +140,7 @@ def test_a_run_that_cannot_be_written_stops_no_other(damage: str, tmp_path: Path
     assert target.read_text() == "content"
 
 
-def test_a_run_that_another_process_completed_meanwhile_is_not_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_completed_by_another_process_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = begin(tmp_path)[0]
     real = files.lock
 
@@ -155,7 +153,7 @@ def test_a_run_that_another_process_completed_meanwhile_is_not_resumed(
     assert (name != first, resumed) == (True, False)
 
 
-def test_the_identity_has_what_changes_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identity_contains_what_changes_results(monkeypatch: pytest.MonkeyPatch) -> None:
     first = provenance.identity(RECIPE, DIGITS)
     assert first["precision"] in ("float32", "bfloat16", "float16")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -167,7 +165,7 @@ CONFIG = {"recipe": RECIPE, "data": None, "cache": Path("cache")}
 
 
 @pytest.mark.parametrize("name", ["runs", "submissions"])
-def test_what_the_end_needs_is_checked_before(name: str, tmp_path: Path) -> None:
+def test_output_folders_are_checked_before_training(name: str, tmp_path: Path) -> None:
     runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
     assert not list(tmp_path.iterdir()), "nothing is made"
     (tmp_path / name).write_text("")
@@ -175,14 +173,14 @@ def test_what_the_end_needs_is_checked_before(name: str, tmp_path: Path) -> None
         runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
 
 
-def test_a_damaged_ledger_is_named_before_training(tmp_path: Path) -> None:
+def test_damaged_ledger_is_reported_before_training(tmp_path: Path) -> None:
     files.write_bytes(tmp_path / "submissions" / "ledger.csv", b"\xff\xff")
     with pytest.raises(BadInput, match=r"ledger\.csv"):
         runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
 
 
 @pytest.mark.parametrize("backend", ["module://nothing.there", "nonsense"])
-def test_a_plot_backend_that_is_not_there_is_no_obstacle(backend: str) -> None:
+def test_unknown_plot_backend_is_ignored(backend: str) -> None:
     code = "from digit_recognizer.evaluation import plots; print(plots.why_not_drawable() or 'drawable')"
     environment = os.environ | {"MPLBACKEND": backend}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

@@ -27,7 +27,7 @@ def faults(tmp_path: Path, text: str | bytes, rows: int = 50) -> list[str]:
     return submission.check(path, rows)
 
 
-def test_what_is_written_passes_and_is_what_was_given(tmp_path: Path) -> None:
+def test_written_submission_passes_and_has_the_digits(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.csv"
     submission.write(path, DIGITS)
     assert path.read_text() == GOOD
@@ -36,7 +36,7 @@ def test_what_is_written_passes_and_is_what_was_given(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pd.read_csv(path)["Label"], DIGITS)
 
 
-def test_crlf_and_a_missing_last_line_end_pass(tmp_path: Path) -> None:
+def test_crlf_and_missing_last_line_end_pass(tmp_path: Path) -> None:
     assert faults(tmp_path, GOOD.replace("\n", "\r\n")) == []
     assert faults(tmp_path, GOOD.rstrip()) == []
     assert faults(tmp_path, GOOD.replace("\n", "\r\n").rstrip()) == []
@@ -66,7 +66,7 @@ QUOTED = "ImageId,Label\n" + "".join(f'"{i}","{d}"\n' for i, d in enumerate(DIGI
         (in_order(*BACKWARDS).replace("\n7,", '\n"7",'), ["quoted", "order"]),
     ],
 )
-def test_what_kaggle_accepts_passes_with_a_warning(text: str, told: list[str], tmp_path: Path) -> None:
+def test_unusual_but_accepted_files_pass_with_a_warning(text: str, told: list[str], tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_bytes(text.encode())
     assert submission.check(path, 50) == []
@@ -164,14 +164,14 @@ def with_line(number: int, text: str) -> str:
         ),
     ],
 )
-def test_every_fault_is_named(text: str | bytes, told: list[str], tmp_path: Path) -> None:
+def test_each_fault_is_named(text: str | bytes, told: list[str], tmp_path: Path) -> None:
     found = faults(tmp_path, text)
     assert len(found) == len(told)
     for fault, expected in zip(found, told, strict=True):
         assert fault.startswith(expected)
 
 
-def test_the_command_answers_by_line_and_status(tmp_path: Path) -> None:
+def test_check_prints_faults_and_sets_the_status(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_text(with_line(9, "8,a"))
     good = tmp_path / "good.csv"
@@ -188,7 +188,7 @@ def test_the_command_answers_by_line_and_status(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", ["0", "-1", "-28000"])
-def test_rows_must_be_a_count(rows: str, tmp_path: Path) -> None:
+def test_rows_option_must_be_a_count(rows: str, tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_text(GOOD)
     done = call("check", "--file", path, f"--rows={rows}", cwd=tmp_path)
@@ -196,14 +196,14 @@ def test_rows_must_be_a_count(rows: str, tmp_path: Path) -> None:
     assert re.search(f"rows: expected a whole number from 1 to .*, found {rows}", one_line(done.stderr))
 
 
-def test_many_rows_take_no_memory(tmp_path: Path) -> None:
+def test_large_row_count_needs_no_memory(tmp_path: Path) -> None:
     assert faults(tmp_path, GOOD, rows=10**15) == [
         "line 52: expected 1,000,000,000,000,000 rows, found the end of the file after 50"
     ]
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device", "large"])
-def test_what_is_no_file_or_far_too_large_is_refused_before_it_is_read(kind: str, tmp_path: Path) -> None:
+def test_non_files_and_huge_files_are_refused_before_reading(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     if kind == "fifo":
         os.mkfifo(path)
@@ -221,7 +221,7 @@ def test_what_is_no_file_or_far_too_large_is_refused_before_it_is_read(kind: str
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\xff", b"{}", b"[]", b"[" * 10**5, b'{"identity": 3, "test_rows": "x"}'])
-def test_a_damaged_note_of_the_run_does_not_matter(damaged: bytes, tmp_path: Path) -> None:
+def test_damaged_run_json_is_ignored_by_check(damaged: bytes, tmp_path: Path) -> None:
     path = tmp_path / "submissions" / "run-1.csv"
     submission.write(path, np.arange(28_000) % 10)
     note = tmp_path / "runs" / "run-1" / "run.json"
@@ -240,7 +240,7 @@ def test_a_damaged_note_of_the_run_does_not_matter(damaged: bytes, tmp_path: Pat
         ("part", '{"identity": {"sample": false}, "test_rows": 50}', "50 test rows"),
     ],
 )
-def test_what_cannot_be_submitted_is_marked(name: str, note: str | None, why: str, tmp_path: Path) -> None:
+def test_files_that_cannot_be_submitted_are_marked(name: str, note: str | None, why: str, tmp_path: Path) -> None:
     path = tmp_path / "submissions" / f"{name}.csv"
     submission.write(path, DIGITS)
     words: list[object] = ["--rows", 50]
@@ -287,7 +287,7 @@ def almost_submissions(draw: st.DrawFn) -> bytes:
 @example(b"ImageId,Label\r\n1,1\r\n2,2\r\n3,3\r\n4,4\r")
 @example(b'ImageId,Label\n"1","1"\n2,2\n3,3\n4,4\n')
 @example(b'"ImageId,Label"\n1,1\n2,2\n3,3\n4,4\n')
-def test_nothing_passes_that_the_csv_reader_refuses(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_no_file_passes_that_the_csv_module_refuses(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.csv"
     path.write_bytes(content)
     found, warnings = submission.examine(path, 4)
@@ -296,7 +296,7 @@ def test_nothing_passes_that_the_csv_reader_refuses(tmp_path_factory: pytest.Tem
     assert not (found and warnings)
 
 
-def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
+def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_text("old")
     (tmp_path / f".file.csv.{os.getpid()}.part").symlink_to("/dev/full")
@@ -307,7 +307,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "submissions").write_text("")
     with pytest.raises(BadInput, match=r"File exists|Not a directory"):
         submission.write(tmp_path / "submissions" / "file.csv", DIGITS)

@@ -35,7 +35,7 @@ def field(text: bytes, line: int, column: int, value: str) -> bytes:
     return "\n".join(lines).encode("utf-8", "surrogateescape")
 
 
-def test_values_are_those_that_pandas_reads(folder: Path, tmp_path: Path) -> None:
+def test_values_match_pandas(folder: Path, tmp_path: Path) -> None:
     found = read(folder, tmp_path)
     train, test = pd.read_csv(folder / "train.csv"), pd.read_csv(folder / "test.csv")
     assert found.images.dtype == found.labels.dtype == found.test_images.dtype == np.uint8
@@ -44,7 +44,7 @@ def test_values_are_those_that_pandas_reads(folder: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(found.test_images.reshape(-1, 784), test)
 
 
-def test_quoted_and_padded_fields_are_read_too() -> None:
+def test_quoted_and_padded_fields_are_read() -> None:
     lines = TRAIN.decode().split("\n")
     lines[2] = ",".join(f' "{f}" ' if i % 2 else f" {f}" for i, f in enumerate(lines[2].split(","))).replace(' "', '"')
     np.testing.assert_array_equal(
@@ -84,7 +84,7 @@ HEADER_FAULTS = {
 
 
 @pytest.mark.parametrize("case", HEADER_FAULTS)
-def test_a_wrong_header_is_named(case: str) -> None:
+def test_wrong_header_is_described(case: str) -> None:
     change, expected = HEADER_FAULTS[case]
     header, _, rest = TRAIN.decode().partition("\n")
     text = ",".join(change(header.split(","))) + "\n" + rest
@@ -96,14 +96,14 @@ def test_a_wrong_header_is_named(case: str) -> None:
     assert refused.value.hint
 
 
-def test_swapped_files_are_recognised_in_either() -> None:
+def test_swapped_files_are_recognised() -> None:
     with pytest.raises(BadInput, match=r"found the columns of train\.csv$") as refused:
         csv_reader.parse(TRAIN, "test", "test.csv")
     assert "swapped" in refused.value.hint
 
 
 @pytest.mark.parametrize("header", ['"label"', " label ", ' "label" ', '" label "'])
-def test_a_header_may_be_quoted_and_padded_as_fields_may(header: str) -> None:
+def test_header_may_be_quoted_and_padded(header: str) -> None:
     text = TRAIN.replace(b"label", header.encode(), 1)
     np.testing.assert_array_equal(csv_reader.parse(text, "train", "t"), csv_reader.parse(TRAIN, "train", "t"))
 
@@ -177,7 +177,7 @@ TEXT_FAULTS = {
 
 
 @pytest.mark.parametrize("case", TEXT_FAULTS)
-def test_a_wrong_text_is_refused_with_its_place(case: str) -> None:
+def test_fault_is_refused_with_line_and_column(case: str) -> None:
     text, expected = TEXT_FAULTS[case]
     with pytest.raises(BadInput) as refused:
         csv_reader.parse(text, "train", "t.csv")
@@ -189,7 +189,7 @@ def test_a_wrong_text_is_refused_with_its_place(case: str) -> None:
 @example(at=TRAIN.index(b"\n") + 1, byte=ord(","))
 @example(at=len(TRAIN) - 1, byte=ord("7"))
 @settings(max_examples=FUZZ, deadline=None)
-def test_one_changed_byte_is_read_as_pandas_reads_it_or_refused(at: int, byte: int) -> None:
+def test_changed_byte_is_read_like_pandas_or_refused(at: int, byte: int) -> None:
     text = TRAIN[:at] + bytes([byte]) + TRAIN[at + 1 :]
     try:
         values = csv_reader.parse(text, "train", "t.csv")
@@ -239,7 +239,7 @@ SMALL = csv_text("train", rows=2).decode().split("\n")
     cut=st.none() | st.integers(0, 13_000),
 )
 @settings(max_examples=FUZZ, deadline=None)
-def test_the_parser_accepts_what_an_independent_reading_accepts(
+def test_parser_agrees_with_independent_parser(
     edits: list[tuple[int, int, str, bool]], line_end: str, end: str, mark: bool, cut: int | None
 ) -> None:
     lines = [line.split(",") for line in SMALL[:3]]
@@ -286,7 +286,7 @@ def test_fast_parser_returns_what_the_row_parser_returns(
         assert line_end != first, "plain text is not left to the row parser"
 
 
-def test_a_fault_deep_in_a_large_file_has_the_right_line() -> None:
+def test_fault_in_a_large_file_has_the_right_line() -> None:
     rows = TRAIN.split(b"\n", 1)[1]
     text = TRAIN + rows * 60
     assert len(text) > 3 * csv_reader.CHUNK
@@ -316,14 +316,14 @@ def ordinary_user() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(("closed", "mode"), [(".", 0o000), ("train.csv", 0o000), (".", 0o500)])
-def test_what_may_not_be_read_or_written_is_refused(closed: str, mode: int, ordinary_user: Path) -> None:
+def test_unreadable_and_unwritable_files_are_refused(closed: str, mode: int, ordinary_user: Path) -> None:
     (ordinary_user / closed).chmod(mode)
     with pytest.raises(BadInput, match="Permission denied") as refused:
         dataset.load(ordinary_user, default=ordinary_user, cache=ordinary_user / "cache")
     assert refused.value.hint == "change its permissions or name another"
 
 
-def test_a_cache_entry_is_used_and_never_stale(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_entry_is_used_and_never_stale(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = read(folder, tmp_path)
     changed = field((folder / "train.csv").read_bytes(), 2, 0, "7")
     with monkeypatch.context() as patch:
@@ -368,7 +368,7 @@ CACHE_DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("case", CACHE_DAMAGE)
-def test_a_damaged_cache_entry_is_made_again(case: str, entry: Path, folder: Path, tmp_path: Path) -> None:
+def test_damaged_cache_entry_is_rebuilt(case: str, entry: Path, folder: Path, tmp_path: Path) -> None:
     whole = entry.read_bytes()
     first = read(folder, tmp_path)
     entry.write_bytes(CACHE_DAMAGE[case](whole))
@@ -376,7 +376,7 @@ def test_a_damaged_cache_entry_is_made_again(case: str, entry: Path, folder: Pat
     assert entry.read_bytes() == whole, "the entry is good again"
 
 
-def test_no_flipped_bit_of_a_cache_entry_is_used(folder: Path, tmp_path: Path) -> None:
+def test_flipped_bits_of_a_cache_entry_are_detected(folder: Path, tmp_path: Path) -> None:
     for table in ("train", "test"):
         (folder / f"{table}.csv").write_bytes(csv_text(table, rows=2))
     first = read(folder, tmp_path)
@@ -394,7 +394,7 @@ def test_no_flipped_bit_of_a_cache_entry_is_used(folder: Path, tmp_path: Path) -
     assert entry.read_bytes() == whole
 
 
-def test_a_cache_entry_under_another_name_is_not_used(entry: Path, folder: Path, tmp_path: Path) -> None:
+def test_cache_entry_under_another_name_is_not_used(entry: Path, folder: Path, tmp_path: Path) -> None:
     (folder / "train.csv").write_bytes(csv_text("train", seed=5))
     expected = dataset.load(folder, default=tmp_path, cache=tmp_path / "another")
     (other,) = (tmp_path / "another").iterdir()
@@ -402,12 +402,12 @@ def test_a_cache_entry_under_another_name_is_not_used(entry: Path, folder: Path,
     assert same(read(folder, tmp_path), expected)
 
 
-def test_a_fingerprint_is_what_it_was(folder: Path, tmp_path: Path) -> None:
+def test_fingerprint_is_stable(folder: Path, tmp_path: Path) -> None:
     """Runs are resumed by it, so it stays the same whatever the form of the cache."""
     assert read(folder, tmp_path).fingerprint == "1d915a49d5f4c0e4"
 
 
-def test_a_read_only_cache_with_a_good_entry_is_used(ordinary_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_cache_is_used(ordinary_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = ordinary_user / "cache"
     first = dataset.load(ordinary_user, default=ordinary_user, cache=cache)
     cache.chmod(0o500)
@@ -416,7 +416,7 @@ def test_a_read_only_cache_with_a_good_entry_is_used(ordinary_user: Path, monkey
     cache.chmod(0o700)
 
 
-def test_an_entry_that_cannot_be_read_is_made_again(ordinary_user: Path) -> None:
+def test_unreadable_cache_entry_is_rebuilt(ordinary_user: Path) -> None:
     cache = ordinary_user / "cache"
     first = dataset.load(ordinary_user, default=ordinary_user, cache=cache)
     (entry,) = cache.iterdir()
@@ -425,7 +425,7 @@ def test_an_entry_that_cannot_be_read_is_made_again(ordinary_user: Path) -> None
     assert entry.read_bytes()
 
 
-def test_a_folder_in_the_entry_s_place_is_named(entry: Path, folder: Path, tmp_path: Path) -> None:
+def test_folder_in_place_of_a_cache_entry_is_named(entry: Path, folder: Path, tmp_path: Path) -> None:
     entry.unlink()
     (entry / "x").mkdir(parents=True)
     with pytest.raises(BadInput, match=re.escape(f"{entry}: ")) as refused:
@@ -440,7 +440,7 @@ def test_a_folder_in_the_entry_s_place_is_named(entry: Path, folder: Path, tmp_p
         (sample.SAMPLE_MARK, None),
     ],
 )
-def test_a_damaged_sample_is_made_again(name: str, damage: Callable[[bytes], bytes] | None, tmp_path: Path) -> None:
+def test_damaged_sample_is_rebuilt(name: str, damage: Callable[[bytes], bytes] | None, tmp_path: Path) -> None:
     first = read(None, tmp_path)
     file = tmp_path / "cache" / "sample" / name
     whole = file.read_bytes()
@@ -453,12 +453,12 @@ def test_a_damaged_sample_is_made_again(name: str, damage: Callable[[bytes], byt
     assert file.read_bytes() == whole
 
 
-def test_the_default_folder_is_used_where_it_has_data(folder: Path, tmp_path: Path) -> None:
+def test_default_folder_is_used_if_it_has_data(folder: Path, tmp_path: Path) -> None:
     folder.rename(tmp_path / "data")
     assert not read(None, tmp_path).sample
 
 
-def test_without_data_the_sample_is_used_and_marked(tmp_path: Path) -> None:
+def test_sample_is_used_without_data_and_marked(tmp_path: Path) -> None:
     found = read(None, tmp_path)
     assert found.sample
     assert "NOT the competition's" in str(found)
@@ -470,7 +470,7 @@ def test_without_data_the_sample_is_used_and_marked(tmp_path: Path) -> None:
     assert read(tmp_path / "cache" / "sample", tmp_path).sample
 
 
-def test_the_competition_files_are_read_whole(competition: Path, tmp_path: Path) -> None:
+def test_competition_files_are_read_completely(competition: Path, tmp_path: Path) -> None:
     found = read(competition, tmp_path)
     assert found.images.shape == (42000, 28, 28)
     assert found.test_images.shape == (28000, 28, 28)

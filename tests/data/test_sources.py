@@ -188,7 +188,7 @@ PACKED: dict[str, dict[str, bytes]] = {
 
 
 @pytest.mark.parametrize("case", PACKED)
-def test_what_is_unambiguous_is_used(case: str, tmp_path: Path) -> None:
+def test_unambiguous_files_are_used(case: str, tmp_path: Path) -> None:
     place = placed(tmp_path / "data", PACKED[case])
     found = read(None, tmp_path)
     assert found.fingerprint == "1d915a49d5f4c0e4"
@@ -210,7 +210,7 @@ def test_what_is_unambiguous_is_used(case: str, tmp_path: Path) -> None:
         ("other names.zip", packed({"a.csv": TRAIN, "b.csv": TEST})),
     ],
 )
-def test_an_archive_of_any_name_can_be_given(name: str, content: bytes, tmp_path: Path) -> None:
+def test_archive_may_have_any_name(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     assert read(tmp_path / name, tmp_path).fingerprint == "1d915a49d5f4c0e4"
 
@@ -235,7 +235,7 @@ UNRELATED: dict[str, dict[str, bytes]] = {
 
 
 @pytest.mark.parametrize("case", UNRELATED)
-def test_an_unrelated_folder_gives_the_sample(case: str, tmp_path: Path, cache: Path) -> None:
+def test_unrelated_folder_gives_the_sample(case: str, tmp_path: Path, cache: Path) -> None:
     (tmp_path / "data").mkdir()
     placed(tmp_path / "data", UNRELATED[case])
     assert not dataset.exists(tmp_path / "data")
@@ -441,7 +441,7 @@ REFUSED |= {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_looks_like_the_files_and_is_not_is_refused_by_its_path(
+def test_unusable_files_are_refused_with_their_paths(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, expected, hint = REFUSED[case]
@@ -457,7 +457,7 @@ def test_what_looks_like_the_files_and_is_not_is_refused_by_its_path(
         assert not Path("cache").exists(), "neither the sample nor a cache entry is written"
 
 
-def test_a_file_of_one_table_names_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_table_hints_at_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(placed(tmp_path, {"my data/train.csv": TRAIN, "my data/test.csv.gz": gzip.compress(TEST)}))
     for name, table in (("train.csv", "train"), ("test.csv.gz", "test")):
         with pytest.raises(
@@ -468,7 +468,7 @@ def test_a_file_of_one_table_names_its_folder(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("place", ["a\0b", "\0", "x" * 5000, "\udcff", "none", "none/train.csv"])
-def test_a_place_that_cannot_be_is_refused(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_path_is_refused(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BadInput):
         read(Path(place), tmp_path)
     assert cli.main(["compare", "--data", place]) == 2
@@ -476,7 +476,7 @@ def test_a_place_that_cannot_be_is_refused(place: str, tmp_path: Path, capsys: p
     assert shown.startswith("error: ") and shown.replace("\n", "").isprintable()
 
 
-def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+def test_broken_links_are_named(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(tmp_path / "disk")
     with pytest.raises(BadInput, match=re.escape(str(tmp_path / "data"))):
         read(None, tmp_path)
@@ -489,7 +489,7 @@ def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
     assert not read(None, tmp_path).sample
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     os.mkfifo(tmp_path / "data" / "train.csv")
     for place in (None, tmp_path / "data" / "train.csv"):
@@ -523,7 +523,7 @@ BOMBS: dict[str, dict[str, bytes]] = {
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_what_is_larger_than_the_limit_is_refused(case: str, tmp_path: Path, limit: int) -> None:
+def test_files_above_the_limit_are_refused(case: str, tmp_path: Path, limit: int) -> None:
     place = placed(tmp_path / "data", BOMBS[case])
     with pytest.raises(BadInput, match=r"larger than 1 MB; the largest file of the competition has 77 MB") as refused:
         read(place, tmp_path)
@@ -535,7 +535,7 @@ def test_what_is_larger_than_the_limit_is_refused(case: str, tmp_path: Path, lim
 
 
 @pytest.mark.parametrize("size", [0, 1, len(TRAIN), 1 << 19, 1 << 20, (1 << 32) - 1])
-def test_a_zip_that_states_a_wrong_size_is_refused(size: int, tmp_path: Path, limit: int) -> None:
+def test_zip_with_a_wrong_size_is_refused(size: int, tmp_path: Path, limit: int) -> None:
     place = placed(tmp_path / "data", {"digit-recognizer.zip": stating(zipped(train__csv=BOMB, test__csv=TEST), size)})
     with pytest.raises(BadInput) as refused:
         read(place, tmp_path)
@@ -543,7 +543,7 @@ def test_a_zip_that_states_a_wrong_size_is_refused(size: int, tmp_path: Path, li
 
 
 @pytest.mark.slow
-def test_memory_stays_bounded_whatever_is_unpacked(tmp_path: Path) -> None:
+def test_memory_is_bounded_for_any_archive(tmp_path: Path) -> None:
     """A gzip of 1 GB, a zip of 256 MB that states 1,000 bytes, a line of 32 MB; the limit is set to 64 MB."""
     placed(tmp_path, {"gz/train.csv.gz": gzip.compress(bytes(1 << 24)) * 64, "gz/test.csv": TEST})
     large = zipped(train__csv=TRAIN.partition(b"\n")[0] + bytes(1 << 28), test__csv=TEST)
@@ -580,7 +580,7 @@ sys.exit(f"{peak >> 10} MB" if peak > 180 << 10 else 0)
 
 
 @pytest.mark.parametrize("larger", [False, True])
-def test_a_zip_with_millions_of_members_is_refused_before_they_are_read(larger: bool, tmp_path: Path) -> None:
+def test_zip_with_millions_of_members_is_refused_early(larger: bool, tmp_path: Path) -> None:
     """The list's stated length decides; a record of the larger kind, for zips above 4 GB, may state another."""
     content = bytearray(BOTH)
     end = content.rfind(b"PK\5\6")
@@ -607,7 +607,7 @@ DAMAGED = {
     edits=st.lists(st.tuples(st.integers(-300, 10**5), st.integers(0, 255)), min_size=1, max_size=3), ends=st.booleans()
 )
 @settings(max_examples=FUZZ, deadline=None)
-def test_a_damaged_archive_is_read_right_or_refused(
+def test_damaged_archive_is_read_correctly_or_refused(
     kind: str, edits: list[tuple[int, int]], ends: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """``ends``: the damage is where an archive describes itself."""
@@ -623,7 +623,7 @@ def test_a_damaged_archive_is_read_right_or_refused(
         assert text == FEW
 
 
-def test_unpack_leaves_both_or_neither(tmp_path: Path) -> None:
+def test_extract_writes_both_files_or_none(tmp_path: Path) -> None:
     archive = placed(tmp_path, {".part-digit-recognizer.zip": BOTH}) / ".part-digit-recognizer.zip"
     dataset.extract(archive, tmp_path / "data")
     assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == {
@@ -637,7 +637,7 @@ def test_unpack_leaves_both_or_neither(tmp_path: Path) -> None:
         assert not (tmp_path / "other").exists()
 
 
-def test_a_user_gets_one_line_and_a_hint(tmp_path: Path) -> None:
+def test_command_prints_one_error_and_a_hint(tmp_path: Path) -> None:
     placed(tmp_path, {"data/train.csv": LFS, "data/test.csv": TEST})
     done = kit("run", "--recipe", "quick", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

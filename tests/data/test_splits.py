@@ -15,7 +15,7 @@ LABELS = np.random.default_rng(0).integers(0, 10, 3000).astype(np.uint8)
     k=st.integers(2, 10), members=st.integers(1, 12), holdout=st.sampled_from([0.0, 0.1, 0.3]), seed=st.integers(0, 99)
 )
 @settings(max_examples=40, deadline=None)
-def test_rows_are_never_shared(k: int, members: int, holdout: float, seed: int) -> None:
+def test_parts_share_no_rows(k: int, members: int, holdout: float, seed: int) -> None:
     split = splits.split(LABELS, folds=k, members=members, holdout=holdout, seed=seed)
     assert len(split.folds) == members
     assert len(split.holdout) == round(holdout * len(LABELS))
@@ -27,14 +27,14 @@ def test_rows_are_never_shared(k: int, members: int, holdout: float, seed: int) 
         assert len(np.unique(together)) == len(together) == len(LABELS) - len(split.holdout)
 
 
-def test_each_part_has_its_share_of_each_digit() -> None:
+def test_parts_are_stratified() -> None:
     split = splits.split(LABELS, folds=5, members=5, holdout=0.1, seed=3)
     for rows in (split.holdout, *(fold.validation for fold in split.folds)):
         expected = np.bincount(LABELS, minlength=10) * len(rows) / len(LABELS)
         assert np.abs(np.bincount(LABELS[rows], minlength=10) - expected).max() < 2
 
 
-def test_the_seed_decides_the_rows() -> None:
+def test_seed_determines_the_rows() -> None:
     one, same, other = (splits.split(LABELS, folds=5, members=7, holdout=0.1, seed=s) for s in (1, 1, 2))
     assert all((a.validation == b.validation).all() for a, b in zip(one.folds, same.folds, strict=True))
     assert (one.holdout != other.holdout).any()

@@ -41,7 +41,7 @@ def distances(image: knn.Pixels, others: knn.Pixels) -> knn.Floats:
     return knn.distortion_distances(here, there, reach=2, patch=5)
 
 
-def test_an_image_is_near_to_itself_and_to_itself_moved_as_far_as_pixels_may_be(digits: Dataset) -> None:
+def test_distance_of_an_image_to_itself_or_a_slightly_moved_copy_is_small(digits: Dataset) -> None:
     image = np.pad(digits.images[0][4:-4, 4:-4], 4)
     moved = [np.roll(image, (down, right), (0, 1)) for down, right in ((0, 0), (1, -1), (0, 2), (2, 1))]
     same, near, as_far, further = distances(image, np.array(moved))
@@ -51,7 +51,7 @@ def test_an_image_is_near_to_itself_and_to_itself_moved_as_far_as_pixels_may_be(
     assert another > 0
 
 
-def test_distances_are_the_definition_s(digits: Dataset) -> None:
+def test_distances_match_the_definition(digits: Dataset) -> None:
     """By loops over pixels, in another way than the kit's."""
     from scipy import ndimage
 
@@ -75,16 +75,14 @@ def test_distances_are_the_definition_s(digits: Dataset) -> None:
     assert distances(digits.images[0], digits.images[1:2])[0] == pytest.approx(total, rel=1e-4)
 
 
-def test_the_nearest_decide_rightly_where_the_networks_cannot(digits: Dataset) -> None:
+def test_reranking_corrects_undecided_predictions(digits: Dataset) -> None:
     labels = digits.labels[:100]
     after = told(undecided(labels), digits.images[:100], digits, 100)
     assert (after.argmax(axis=1) == labels).sum() >= 95
     np.testing.assert_allclose(after.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_only_what_is_in_doubt_is_asked_and_only_about_the_digits_in_doubt(
-    digits: Dataset, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_ambiguous_digits_of_ambiguous_rows_change(digits: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     before = np.full((3, 10), 0.001, np.float32)
     before[:, 4] = 0.991
     before[1, [4, 9]], before[2, [4, 9]] = (0.9, 0.092), (0.5, 0.492)
@@ -97,13 +95,13 @@ def test_only_what_is_in_doubt_is_asked_and_only_about_the_digits_in_doubt(
     np.testing.assert_allclose(after[1:, [4, 9]].sum(axis=1), 0.992, rtol=1e-5)
 
 
-def test_where_nothing_is_in_doubt_nobody_is_asked(digits: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_ambiguous_rows_no_worker_starts(digits: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     sure = np.eye(10, dtype=np.float32)[digits.labels[:5]]
     np.testing.assert_array_equal(told(sure, digits.images[:5], digits, 5), sure)
     assert capsys.readouterr().out == ""
 
 
-def test_no_weight_changes_nothing_and_more_weight_more(digits: Dataset) -> None:
+def test_weight_scales_the_change(digits: Dataset) -> None:
     before = undecided(digits.labels[:5])
     none, little, much = (told(before, digits.images[:5], digits, 5, weight=weight) for weight in (0, 1, 10))
     np.testing.assert_allclose(none, before, rtol=1e-6)
@@ -111,14 +109,14 @@ def test_no_weight_changes_nothing_and_more_weight_more(digits: Dataset) -> None
     assert (little.max(axis=1) < much.max(axis=1)).all()
 
 
-def test_one_mistaken_label_does_not_decide(digits: Dataset) -> None:
+def test_one_mislabelled_reference_image_does_not_decide(digits: Dataset) -> None:
     before = undecided(digits.labels[:1])
     wrong = np.flatnonzero((before[0] > 0) & (np.arange(10) != digits.labels[0]))[0]
     mistaken = replace(digits, labels=np.concatenate(([wrong], digits.labels[1:])).astype(np.uint8))
     assert told(before, digits.images[:1], mistaken, 0)[0].argmax() == digits.labels[0]
 
 
-def test_only_those_that_may_be_asked_are(digits: Dataset) -> None:
+def test_only_allowed_reference_images_are_used(digits: Dataset) -> None:
     """Labels of others change nothing, and each circle asks its own."""
     opinions, half = undecided(digits.labels[:5]), len(digits.labels) // 2
     circles = [
@@ -131,7 +129,7 @@ def test_only_those_that_may_be_asked_are(digits: Dataset) -> None:
     assert (before[1][0] != after[1][0]).any()
 
 
-def test_opinions_in_one_circle_are_asked_as_if_alone(digits: Dataset) -> None:
+def test_predictions_of_one_query_are_reranked_independently(digits: Dataset) -> None:
     one, other = undecided(digits.labels[:5]), undecided(digits.labels[:5], seed=1)
     circle = knn.Queries(digits.images[:5], (one, other), np.arange(5, len(digits.labels)))
     ((first, second),) = knn.rerank([circle], digits.images, digits.labels, weight=5)
@@ -139,7 +137,7 @@ def test_opinions_in_one_circle_are_asked_as_if_alone(digits: Dataset) -> None:
     np.testing.assert_array_equal(second, told(other, digits.images[:5], digits, 5))
 
 
-def test_nothing_is_begun_after_the_deadline(digits: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_image_is_started_after_the_deadline(digits: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     before = undecided(digits.labels[:5])
     after = told(before, digits.images[:5], digits, 5, deadline=time.monotonic() - 1)
     np.testing.assert_array_equal(after, before)
@@ -147,7 +145,7 @@ def test_nothing_is_begun_after_the_deadline(digits: Dataset, capsys: pytest.Cap
 
 
 @pytest.mark.slow
-def test_neither_holdout_nor_fold_is_judged_by_its_own_labels(
+def test_labels_of_scored_rows_do_not_affect_their_reranking(
     digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = recipe.load_recipe("quick")
@@ -196,7 +194,7 @@ def test_neither_holdout_nor_fold_is_judged_by_its_own_labels(
     assert (again.test != after.test).any()
 
 
-def test_without_weight_the_blend_stays(digits: Dataset, tmp_path: Path) -> None:
+def test_blend_without_knn_weight_is_unchanged(digits: Dataset, tmp_path: Path) -> None:
     one = recipe.load_recipe("quick").changed(knn_weight=0)
     split = splits.split(digits.labels, folds=one.folds, members=1, holdout=one.holdout, seed=0)
     nothing = np.empty((0, 10), np.float32)

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_written_is_read_back(folder: Path) -> None:
+def test_written_member_is_read_back(folder: Path) -> None:
     found = members.read_member(folder, "owner")
     assert {name: found.record[name] for name in RECORD} == RECORD
     assert str(found.history) == str(HISTORY)
@@ -40,7 +40,7 @@ def test_what_is_written_is_read_back(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"stopped": True}])
-def test_a_member_that_a_budget_truncated_is_not_complete(change: dict[str, object], folder: Path) -> None:
+def test_truncated_member_is_not_complete(change: dict[str, object], folder: Path) -> None:
     members.write_member(folder, "owner", RECORD | change, HISTORY, "layers", probabilities())
     assert not members.read_member(folder, "owner").complete(load_recipe("quick"))
 
@@ -78,7 +78,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", [*members.FILES, members.RECORD])
-def test_a_damaged_file_is_named(name: str, damage: str, folder: Path) -> None:
+def test_damaged_file_is_named(name: str, damage: str, folder: Path) -> None:
     path = folder / name
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with pytest.raises(BadInput) as refused:
@@ -89,7 +89,7 @@ def test_a_damaged_file_is_named(name: str, damage: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", [*members.FILES, members.RECORD])
 @pytest.mark.parametrize("directory", [False, True])
-def test_a_missing_file_is_named(name: str, directory: bool, folder: Path) -> None:
+def test_missing_file_is_named(name: str, directory: bool, folder: Path) -> None:
     (folder / name).unlink()
     if directory:
         (folder / name).mkdir()
@@ -101,19 +101,19 @@ def test_a_missing_file_is_named(name: str, directory: bool, folder: Path) -> No
     "change",
     [{"epochs": 80}, {"epochs": "8"}, {"stopped": 1}, {"digests": {}}, {"digests": None}, {"digest": ""}, {"extra": 1}],
 )
-def test_a_record_that_was_edited_is_refused(change: dict[str, object], folder: Path) -> None:
+def test_edited_record_is_refused(change: dict[str, object], folder: Path) -> None:
     path = folder / members.RECORD
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BadInput, match=r"member\.json: damaged"):
         members.read_member(folder, "owner")
 
 
-def test_a_member_of_another_run_is_refused(folder: Path) -> None:
+def test_member_of_another_run_is_refused(folder: Path) -> None:
     with pytest.raises(BadInput, match=r"member\.json: belongs to another run or member"):
         members.read_member(folder, "another owner")
 
 
-def test_two_files_that_were_exchanged_are_noticed(folder: Path) -> None:
+def test_exchanged_files_are_detected(folder: Path) -> None:
     (folder / "fold.npy").rename(folder / "kept")
     (folder / "fold-last-epoch.npy").rename(folder / "fold.npy")
     (folder / "kept").rename(folder / "fold-last-epoch.npy")
@@ -121,7 +121,7 @@ def test_two_files_that_were_exchanged_are_noticed(folder: Path) -> None:
         members.read_member(folder, "owner")
 
 
-def test_probabilities_that_are_not_finite_are_never_stored(folder: Path) -> None:
+def test_non_finite_probabilities_are_not_stored(folder: Path) -> None:
     (folder / members.RECORD).unlink()
     broken = probabilities()
     broken["test"][3, 3] = np.inf
@@ -130,7 +130,7 @@ def test_probabilities_that_are_not_finite_are_never_stored(folder: Path) -> Non
     assert not (folder / members.RECORD).exists()
 
 
-def test_the_digest_of_the_record_is_over_what_json_gives_back(folder: Path) -> None:
+def test_digest_of_the_record_survives_json(folder: Path) -> None:
     record = files.read_json(folder / members.RECORD)
     files.write_json(folder / members.RECORD, record)
     assert members.read_member(folder, "owner").record["seconds"] == 1.5

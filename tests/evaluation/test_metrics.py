@@ -12,7 +12,7 @@ from digit_recognizer.evaluation import expected_score, metrics
 
 
 @pytest.mark.parametrize(("errors", "rows"), [(0, 10), (10, 10), (21, 4200), (130, 28000)])
-def test_the_interval_is_wilsons(errors: int, rows: int) -> None:
+def test_interval_is_wilson(errors: int, rows: int) -> None:
     found = metrics.score(errors, rows)
     expected = binomtest(rows - errors, rows).proportion_ci(method="wilson")
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
@@ -24,7 +24,7 @@ def test_rows_scored_twice_do_not_narrow_the_interval() -> None:
     assert (twice.low, twice.high) == pytest.approx((once.low, once.high))
 
 
-def test_confusion_and_errors() -> None:
+def test_confusion_matrix_and_error_count() -> None:
     random = np.random.default_rng(0)
     labels, probabilities = random.integers(0, 10, 500), random.random((500, 10)).astype(np.float32)
     answers = probabilities.argmax(axis=1)
@@ -33,14 +33,14 @@ def test_confusion_and_errors() -> None:
     assert count_errors(labels, probabilities) == (labels != answers).sum() == matrix.sum() - np.trace(matrix)
 
 
-def test_the_table_lines_up() -> None:
+def test_confusion_table_is_aligned() -> None:
     lines = metrics.format_confusion(np.diag(range(0, 5000, 500))).splitlines()
     assert len(lines) == 11
     assert "[4500]" in lines[-1]
     assert max(map(len, lines)) < 80
 
 
-def test_what_is_expected_of_a_blend_follows_how_hard_its_rows_are() -> None:
+def test_expected_score_corrects_for_hard_holdout_rows() -> None:
     random = np.random.default_rng(0)
     wrong = random.random(4000) < 0.005
     alone = np.where(wrong, 0.9, 0.0)
@@ -60,7 +60,7 @@ def test_what_is_expected_of_a_blend_follows_how_hard_its_rows_are() -> None:
     assert same.public_high - same.public_low > same.high - same.low
 
 
-def test_what_is_expected_neither_flatters_nor_slanders() -> None:
+def test_expected_score_is_unbiased() -> None:
     """One row of a hundred is hard, and two of three members miss it, more or less; on average the truth comes out."""
     random = np.random.default_rng(0)
     off = []
@@ -79,7 +79,7 @@ def test_what_is_expected_neither_flatters_nor_slanders() -> None:
 
 
 @pytest.mark.parametrize("errors", [0, 1, 200])
-def test_what_is_expected_has_an_interval_whatever_was_found(errors: int) -> None:
+def test_expected_score_has_an_interval_for_any_error_count(errors: int) -> None:
     wrong = np.arange(200) < errors
     once = np.ones(200)
     for members in (None, (wrong * 1.0, wrong * 1.0, once), (np.zeros(200), np.zeros(200), once)):
@@ -89,7 +89,7 @@ def test_what_is_expected_has_an_interval_whatever_was_found(errors: int) -> Non
 
 
 @pytest.mark.parametrize(("members", "folds"), [(4, 10), (16, 2), (40, 2)])
-def test_the_expected_interval_holds_however_often_a_row_is_left_out(members: int, folds: int) -> None:
+def test_expected_interval_covers_with_repeated_folds(members: int, folds: int) -> None:
     """Rows differ in difficulty, and members share it: a row that twenty of them left out is still one row."""
     random = np.random.default_rng(members)
     within = []
@@ -112,7 +112,7 @@ def test_the_expected_interval_holds_however_often_a_row_is_left_out(members: in
 
 
 @pytest.mark.slow
-def test_the_expected_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_expected_interval_has_its_nominal_coverage() -> None:
     """Forests in place of networks, trained anew for each split, which networks would take hours for."""
     pixels, labels = load_digits(return_X_y=True)
     within = []

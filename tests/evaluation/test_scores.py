@@ -49,7 +49,7 @@ def scored(recipe: Recipe = RECIPE, *, wrong: set[int], wrong_last: set[int], **
     return scores.score_blend(replace(blend, **changes), RECIPE, split, DIGITS)  # type: ignore[arg-type]
 
 
-def test_the_expected_score_compares_one_network_on_both_sets_of_rows() -> None:
+def test_expected_score_compares_the_same_networks_on_both_sets() -> None:
     split = splits.split(LABELS, folds=4, members=8, holdout=0.2, seed=0)
     held, outside = set(split.holdout[:8].tolist()), set(np.flatnonzero(~np.isin(np.arange(400), split.holdout))[:32])
     plain = scored(wrong=held | outside, wrong_last=held | outside)
@@ -63,7 +63,7 @@ def test_the_expected_score_compares_one_network_on_both_sets_of_rows() -> None:
     assert harder.expected.accuracy > plain.holdout.accuracy + 0.05
 
 
-def test_without_a_holdout_no_row_judges_the_checkpoint_that_it_chose() -> None:
+def test_without_holdout_the_last_epoch_is_scored() -> None:
     recipe = RECIPE.changed(holdout=0)
     found = scored(recipe, wrong=set(), wrong_last=set(range(40)))
     assert found.holdout is None
@@ -71,7 +71,7 @@ def test_without_a_holdout_no_row_judges_the_checkpoint_that_it_chose() -> None:
     assert found.expected.accuracy == pytest.approx(0.9)
 
 
-def test_a_row_that_several_members_left_out_is_one_row() -> None:
+def test_row_in_several_folds_counts_once() -> None:
     once = scored(RECIPE.changed(members=4), wrong=set(range(0, 400, 20)), wrong_last=set(range(0, 400, 20)))
     twice = scored(wrong=set(range(0, 400, 20)), wrong_last=set(range(0, 400, 20)))
     assert twice.oof.rows == 2 * once.oof.rows
@@ -90,14 +90,14 @@ def test_a_row_that_several_members_left_out_is_one_row() -> None:
         ({"members": 4, "epochs": 1}, "4 of 8 members, 1 of 8 epochs"),
     ],
 )
-def test_what_a_budget_left_out_is_said(changes: dict[str, int], truncated: str) -> None:
+def test_truncation_is_described(changes: dict[str, int], truncated: str) -> None:
     recipe = RECIPE.changed(members=changes.pop("members", 8))
     found = scored(recipe, wrong=set(), wrong_last=set(), **changes)
     assert found.truncated == truncated
     assert str(found).startswith(f"truncated by the budget: {truncated}\n" if truncated else "out-of-fold")
 
 
-def test_a_run_that_is_barely_trained_and_one_that_was_tuned_on_its_rows_say_so() -> None:
+def test_barely_trained_and_tuned_runs_are_labelled() -> None:
     good, bad = scored(wrong=set(), wrong_last=set()), scored(wrong=set(range(300)), wrong_last=set())
     assert "warning: barely trained" not in str(good)
     assert str(bad).splitlines()[-1].startswith("warning: barely trained")
