@@ -58,4 +58,4 @@ def test_former_runs_and_ledgers_are_readable(tmp_path: Path) -> None:
     assert row.validation
     assert (row.validation.errors, row.validation.rows) == (9, 2100)
     found = provenance.find_provenance(tmp_path, run, row)
-    assert (found.sample, found.train_rows, found.test_rows, found.obstacle) == (False, 42000, 28000, "")
+    assert (found.sample, found.train_rows, found.test_rows, found.why_not_submittable) == (False, 42000, 28000, "")
