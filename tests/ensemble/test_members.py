@@ -1,4 +1,4 @@
-"""Stored members: what is written is read back, and whatever was damaged since is named."""
+"""Stored members: writing, reading, and damage."""
 
 import io
 import json
@@ -29,24 +29,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_written_is_read_back(folder: Path) -> None:
-    found = members.read_member(folder, "owner")
-    assert {name: found.record[name] for name in RECORD} == RECORD
-    assert str(found.history) == str(HISTORY)
+def test_member_is_read_as_written(folder: Path) -> None:
+    member = members.read_member(folder, "owner")
+    assert {name: member.record[name] for name in RECORD} == RECORD
+    assert str(member.history) == str(HISTORY)
     for name, array in probabilities().items():
-        np.testing.assert_array_equal(found.probabilities[name], array)
-    assert found.complete(load_recipe("quick"))
-    assert not found.complete(load_recipe("quick").changed(epochs=9))
+        np.testing.assert_array_equal(member.probabilities[name], array)
+    assert member.complete(load_recipe("quick"))
+    assert not member.complete(load_recipe("quick").changed(epochs=9))
 
 
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"stopped": True}])
-def test_a_member_that_a_budget_truncated_is_not_complete(change: dict[str, object], folder: Path) -> None:
+def test_truncated_member_is_not_complete(change: dict[str, object], folder: Path) -> None:
     members.write_member(folder, "owner", RECORD | change, HISTORY, "layers", probabilities())
     assert not members.read_member(folder, "owner").complete(load_recipe("quick"))
 
 
-def resaved(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[bytes], bytes]:
-    """Damage the array of a ``.npy`` file; other files get a letter more."""
+def changed_array(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[bytes], bytes]:
+    """Return a function that changes the array of a ``.npy`` file, or appends a letter to other files."""
 
     def damage(content: bytes) -> bytes:
         try:
@@ -66,10 +66,10 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "zeroed tail": lambda content: content[: -len(content) // 3] + bytes(len(content) // 3 + 1),
     "a bit": lambda content: content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 4])
     + content[len(content) // 2 + 1 :],
-    "NaN": resaved(lambda array: np.where(np.arange(10) == 3, np.nan, array).astype(np.float32)),
-    "reversed rows": resaved(lambda array: array[::-1]),
-    "another shape": resaved(lambda array: array[:, :9]),
-    "another dtype": resaved(lambda array: array.astype(np.float64)),
+    "NaN": changed_array(lambda array: np.where(np.arange(10) == 3, np.nan, array).astype(np.float32)),
+    "reversed rows": changed_array(lambda array: array[::-1]),
+    "another shape": changed_array(lambda array: array[:, :9]),
+    "another dtype": changed_array(lambda array: array.astype(np.float64)),
     "an object": lambda content: b"{}",
     "a list": lambda content: b"[" * 2000,
     "not UTF-8": lambda content: b"\xff" + content,
@@ -78,18 +78,18 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", [*members.FILES, members.RECORD])
-def test_a_damaged_file_is_named(name: str, damage: str, folder: Path) -> None:
+def test_damaged_file_is_named(name: str, damage: str, folder: Path) -> None:
     path = folder / name
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(BadInput) as error:
         members.read_member(folder, "owner")
-    assert str(path) in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", [*members.FILES, members.RECORD])
 @pytest.mark.parametrize("directory", [False, True])
-def test_a_missing_file_is_named(name: str, directory: bool, folder: Path) -> None:
+def test_missing_file_is_named(name: str, directory: bool, folder: Path) -> None:
     (folder / name).unlink()
     if directory:
         (folder / name).mkdir()
@@ -101,19 +101,19 @@ def test_a_missing_file_is_named(name: str, directory: bool, folder: Path) -> No
     "change",
     [{"epochs": 80}, {"epochs": "8"}, {"stopped": 1}, {"digests": {}}, {"digests": None}, {"digest": ""}, {"extra": 1}],
 )
-def test_a_record_that_was_edited_is_refused(change: dict[str, object], folder: Path) -> None:
+def test_edited_record_is_refused(change: dict[str, object], folder: Path) -> None:
     path = folder / members.RECORD
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BadInput, match=r"member\.json: damaged"):
         members.read_member(folder, "owner")
 
 
-def test_a_member_of_another_run_is_refused(folder: Path) -> None:
+def test_member_of_another_run_is_refused(folder: Path) -> None:
     with pytest.raises(BadInput, match=r"member\.json: belongs to another run or member"):
         members.read_member(folder, "another owner")
 
 
-def test_two_files_that_were_exchanged_are_noticed(folder: Path) -> None:
+def test_exchanged_files_are_detected(folder: Path) -> None:
     (folder / "fold.npy").rename(folder / "kept")
     (folder / "fold-last-epoch.npy").rename(folder / "fold.npy")
     (folder / "kept").rename(folder / "fold-last-epoch.npy")
@@ -121,7 +121,7 @@ def test_two_files_that_were_exchanged_are_noticed(folder: Path) -> None:
         members.read_member(folder, "owner")
 
 
-def test_probabilities_that_are_not_finite_are_never_stored(folder: Path) -> None:
+def test_infinite_probabilities_are_not_stored(folder: Path) -> None:
     (folder / members.RECORD).unlink()
     broken = probabilities()
     broken["test"][3, 3] = np.inf
@@ -130,7 +130,7 @@ def test_probabilities_that_are_not_finite_are_never_stored(folder: Path) -> Non
     assert not (folder / members.RECORD).exists()
 
 
-def test_the_digest_of_the_record_is_over_what_json_gives_back(folder: Path) -> None:
+def test_rewritten_record_keeps_its_digest(folder: Path) -> None:
     record = files.read_json(folder / members.RECORD)
     files.write_json(folder / members.RECORD, record)
     assert members.read_member(folder, "owner").record["seconds"] == 1.5

@@ -1,4 +1,4 @@
-"""The pictures of a run."""
+"""Plots of a run."""
 
 import struct
 from pathlib import Path
@@ -18,7 +18,7 @@ def png_size(content: bytes) -> tuple[int, int]:
 
 @pytest.mark.parametrize(("epochs", "images", "wrong"), [(1, 3, 0), (12, 100, 5)])
 @pytest.mark.slow
-def test_three_pictures_are_drawn(epochs: int, images: int, wrong: int, tmp_path: Path) -> None:
+def test_three_plots_are_drawn(epochs: int, images: int, wrong: int, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     steps = np.linspace(0, 1, epochs)
     history = {name: list(0.9 + 0.1 * steps if "accuracy" in name else 1 / (1 + steps))
@@ -36,13 +36,13 @@ def test_three_pictures_are_drawn(epochs: int, images: int, wrong: int, tmp_path
         assert drawn == {path.name: path.read_bytes() for path in tmp_path.iterdir()}, "the same each time"
 
 
-def test_the_grid_shows_the_first_and_the_least_sure() -> None:
+def test_predictions_plot_shows_the_first_and_the_least_confident_images() -> None:
     probabilities = np.full((100, 10), 0.001, np.float32)
     probabilities[:, 7] = 0.991
     probabilities[66] = 0.1
     figure = plots.plot_predictions(np.zeros((100, 28, 28), np.uint8), probabilities)
-    first, unsure = figure.subfigs
+    first, least_confident = figure.subfigs
     assert first.axes[0].texts[0].get_text() == "id 1"
     assert first.axes[0].get_title() == "7  99.1%"
-    assert unsure.axes[0].texts[0].get_text() == "id 67"
-    assert unsure.axes[0].get_title() == "0  10.0%"
+    assert least_confident.axes[0].texts[0].get_text() == "id 67"
+    assert least_confident.axes[0].get_title() == "0  10.0%"
