@@ -1,4 +1,4 @@
-"""Run folders: which is resumed, whatever other folders hold."""
+"""Folders of runs: begin, resume, complete, restore."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from digit_recognizer.data import dataset
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import load_recipe
 
-DIGITS = dataset.Dataset(
+DATA = dataset.Dataset(
     np.zeros((20, 28, 28), np.uint8),
     np.arange(20, dtype=np.uint8) % 10,
     np.zeros((5, 28, 28), np.uint8),
@@ -26,26 +26,26 @@ RECIPE = load_recipe("quick")
 
 
 def begin(home: Path, *, end: bool = True) -> tuple[str, bool]:
-    """Begin or resume a run, and leave it as a process that is killed would."""
-    run = runs.begin(home, RECIPE, DIGITS)
+    """Begin or resume a run, and release its lock as a killed process does."""
+    run = runs.begin(home, RECIPE, DATA)
     if end:
         run._lock.close()
     return run.name, run.resumed
 
 
-def test_an_incomplete_run_is_resumed_and_a_complete_one_is_not(tmp_path: Path) -> None:
+def test_only_incomplete_runs_are_resumed(tmp_path: Path) -> None:
     first = begin(tmp_path)[0]
     assert begin(tmp_path) == (first, True)
-    runs.begin(tmp_path, RECIPE, DIGITS).finish({})
+    runs.begin(tmp_path, RECIPE, DATA).finish({})
     again, resumed = begin(tmp_path)
     assert again != first
     assert not resumed
-    runs.begin(tmp_path, RECIPE.changed(seed=1), DIGITS).finish({})
+    runs.begin(tmp_path, RECIPE.changed(seed=1), DATA).finish({})
     assert begin(tmp_path) == (again, True)
 
 
-def test_a_run_that_is_open_is_left_alone(tmp_path: Path) -> None:
-    open_run = runs.begin(tmp_path, RECIPE, DIGITS)
+def test_open_run_is_not_resumed(tmp_path: Path) -> None:
+    open_run = runs.begin(tmp_path, RECIPE, DATA)
     name, resumed = begin(tmp_path)
     assert (name != open_run.name, resumed) == (True, False)
 
@@ -55,7 +55,7 @@ def test_a_run_that_is_open_is_left_alone(tmp_path: Path) -> None:
     [b"", b"\xff", b"{}", b"[]", b"1", b"null", b"[" * 100_000, b'{"identity": null}', b'{"identity": ' + b"9" * 5000],
 )
 @pytest.mark.parametrize("complete", [False, True])
-def test_a_damaged_run_stops_no_other(content: bytes, complete: bool, tmp_path: Path) -> None:
+def test_damaged_run_is_ignored(content: bytes, complete: bool, tmp_path: Path) -> None:
     first = begin(tmp_path)[0]
     (tmp_path / first / "run.json").write_bytes(content)
     if complete:
@@ -63,42 +63,42 @@ def test_a_damaged_run_stops_no_other(content: bytes, complete: bool, tmp_path: 
     second, resumed = begin(tmp_path)
     assert not resumed
     assert begin(tmp_path) == (second, True)
-    assert runs.find_complete(tmp_path, RECIPE, DIGITS) is None
-    assert (tmp_path / first / "run.json").read_bytes() == content, "it is the user's to remove"
+    assert runs.find_complete(tmp_path, RECIPE, DATA) is None
+    assert (tmp_path / first / "run.json").read_bytes() == content, "only the user may remove it"
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff"])
-def test_a_complete_run_with_a_damaged_record_is_not_taken_for_one(content: bytes, tmp_path: Path) -> None:
-    run = runs.begin(tmp_path, RECIPE, DIGITS)
+def test_run_with_damaged_members_is_not_complete(content: bytes, tmp_path: Path) -> None:
+    run = runs.begin(tmp_path, RECIPE, DATA)
     for index in range(RECIPE.members):
         files.write_bytes(run.member(index) / "member.json", content)
     run.finish({})
-    assert runs.find_complete(tmp_path, RECIPE, DIGITS) is None
+    assert runs.find_complete(tmp_path, RECIPE, DATA) is None
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_remains_of_killed_processes_are_removed(tmp_path: Path) -> None:
     name = begin(tmp_path)[0]
     (tmp_path / name / "members" / "00").mkdir(parents=True)
     parts = [tmp_path / name / ".oof.npy.1.part", tmp_path / name / "members" / "00" / ".fold.npy.1.part"]
     for part in parts:
         part.write_text("")
-    empty, locked, began = (tmp_path / f"quick-20261125-02000{i}" for i in range(3))
-    for folder in (empty, locked, began):
+    empty, locked, started = (tmp_path / f"quick-20261125-02000{i}" for i in range(3))
+    for folder in (empty, locked, started):
         folder.mkdir()
-    for folder in (locked, began):
+    for folder in (locked, started):
         (folder / "lock").write_text("")
-    (began / ".run.json.77.part").write_text("{")
+    (started / ".run.json.77.part").write_text("{")
     kept = [tmp_path / "cache", tmp_path / "mine", tmp_path / "quick-20261125-020009"]
     for folder in kept:
         folder.mkdir()
     (kept[-1] / "notes.txt").write_text("")
     assert begin(tmp_path) == (name, True)
-    assert not any(path.exists() for path in (*parts, empty, locked, began))
+    assert not any(path.exists() for path in (*parts, empty, locked, started))
     assert all(folder.exists() for folder in kept)
 
 
 @pytest.mark.parametrize("damage", ["a folder for the lock", "a link for the lock", "read-only"])
-def test_a_run_that_cannot_be_written_stops_no_other(damage: str, tmp_path: Path) -> None:
+def test_unwritable_run_is_not_resumed(damage: str, tmp_path: Path) -> None:
     home = tmp_path / "runs"
     first = begin(home)[0]
     lock = home / first / "lock"
@@ -108,7 +108,7 @@ def test_a_run_that_cannot_be_written_stops_no_other(damage: str, tmp_path: Path
         code = (
             "import os, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
             "import test_runs\n"
-            "identity = test_runs.provenance.identity(test_runs.RECIPE, test_runs.DIGITS)\n"
+            "identity = test_runs.provenance.identity(test_runs.RECIPE, test_runs.DATA)\n"
             "test_runs.provenance.identity = lambda *_: identity\n"
             "if os.geteuid() == 0: os.seteuid(65534)\n"
             "print(test_runs.begin(Path(sys.argv[2])))"
@@ -140,9 +140,7 @@ def test_a_run_that_cannot_be_written_stops_no_other(damage: str, tmp_path: Path
     assert target.read_text() == "content"
 
 
-def test_a_run_that_another_process_completed_meanwhile_is_not_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_completed_by_another_process_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = begin(tmp_path)[0]
     real = files.lock
 
@@ -155,11 +153,11 @@ def test_a_run_that_another_process_completed_meanwhile_is_not_resumed(
     assert (name != first, resumed) == (True, False)
 
 
-def test_the_identity_has_what_changes_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = provenance.identity(RECIPE, DIGITS)
+def test_identity_contains_precision_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = provenance.identity(RECIPE, DATA)
     assert first["precision"] in ("float32", "bfloat16", "float16")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert provenance.identity(RECIPE, DIGITS) != first
+    assert provenance.identity(RECIPE, DATA) != first
     json.dumps(first)
 
 
@@ -167,22 +165,22 @@ CONFIG = {"recipe": RECIPE, "data": None, "cache": Path("cache")}
 
 
 @pytest.mark.parametrize("name", ["runs", "submissions"])
-def test_what_the_end_needs_is_checked_before(name: str, tmp_path: Path) -> None:
+def test_unusable_output_folder_is_refused_before_training(name: str, tmp_path: Path) -> None:
     runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
-    assert not list(tmp_path.iterdir()), "nothing is made"
+    assert not list(tmp_path.iterdir()), "no folder is created"
     (tmp_path / name).write_text("")
     with pytest.raises(BadInput, match=f"{name}: expected a folder, found a file"):
         runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
 
 
-def test_a_damaged_ledger_is_named_before_training(tmp_path: Path) -> None:
+def test_damaged_ledger_is_refused_before_training(tmp_path: Path) -> None:
     files.write_bytes(tmp_path / "submissions" / "ledger.csv", b"\xff\xff")
     with pytest.raises(BadInput, match=r"ledger\.csv"):
         runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
 
 
 @pytest.mark.parametrize("backend", ["module://nothing.there", "nonsense"])
-def test_a_plot_backend_that_is_not_there_is_no_obstacle(backend: str) -> None:
+def test_unknown_plot_backend_does_not_prevent_plots(backend: str) -> None:
     code = "from digit_recognizer.evaluation import plots; print(plots.why_not_drawable() or 'drawable')"
     environment = os.environ | {"MPLBACKEND": backend}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

@@ -165,9 +165,7 @@ def test_no_image_starts_after_the_deadline(data: Dataset, capsys: pytest.Captur
 
 
 @pytest.mark.slow
-def test_scored_rows_are_excluded_from_the_reference_images(
-    data: Dataset, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scored_rows_are_excluded_from_the_reference_images(data: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     """In worker processes, as in a run."""
     recipe = load_recipe("quick")
     split = splits.split(data.labels, folds=recipe.folds, members=2, holdout=recipe.holdout, seed=0)

@@ -131,6 +131,8 @@ def test_expected_interval_has_its_coverage_on_real_digits() -> None:
         members = (member_rates[holdout], failures[fold_rows], np.ones(len(fold_rows)))
         estimate = expected_score.expected_score(blend[holdout], len(new), len(new) // 4, members=members)
         all_rows, public_rows = 1 - blend[new].mean(), 1 - blend[new[: len(new) // 4]].mean()
-        within.append((estimate.low <= all_rows <= estimate.high, estimate.public_low <= public_rows <= estimate.public_high))
+        within.append(
+            (estimate.low <= all_rows <= estimate.high, estimate.public_low <= public_rows <= estimate.public_high)
+        )
     shares = np.mean(within, axis=0)
     assert ((shares >= 0.8) & (shares <= 0.99)).all(), shares
