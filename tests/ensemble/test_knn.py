@@ -1,7 +1,6 @@
 """k-NN re-ranking on the real digits of the bundled sample."""
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,29 +13,13 @@ from digit_recognizer.ensemble import knn
 from digit_recognizer.ensemble.blend import Blend
 from digit_recognizer.evaluation import scores
 from digit_recognizer.recipe import load_recipe
-from digit_recognizer.training.progress import Progress
+from fake_trainer import run_in_process
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     home = tmp_path_factory.mktemp("sample")
     return dataset.load(None, default=home / "data", cache=home / "cache")
-
-
-def run_in_process(
-    job: Callable[[int, Any], knn.Floats],
-    indices: Sequence[int],
-    progress: Progress,
-    *,
-    done: Callable[[int, knn.Floats], None],
-    may_start: Callable[[], bool],
-    **options: int,
-) -> None:
-    """Stand in for ``executors.local.run_jobs`` without worker processes."""
-    for index in indices:
-        if not may_start():
-            return
-        done(index, job(index, None))
 
 
 def ambiguous_predictions(labels: knn.Pixels, seed: int = 0) -> knn.Probabilities:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,11 +23,19 @@ def probabilities(seed: int = 0) -> dict[str, members.Probabilities]:
     return {name: random.dirichlet(np.ones(10), 20).astype(np.float32) for name in members.PROBABILITIES}
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a stored member."""
+    folder = tmp_path_factory.mktemp("stored")
+    (folder / members.NETWORK).write_bytes(bytes(range(256)))
+    members.write_member(folder, "owner", RECORD, HISTORY, "layers", probabilities())
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / members.NETWORK).write_bytes(bytes(range(256)))
-    members.write_member(tmp_path, "owner", RECORD, HISTORY, "layers", probabilities())
-    return tmp_path
+def folder(stored: Path, tmp_path: Path) -> Path:
+    """A copy of the stored member, to be changed."""
+    return shutil.copytree(stored, tmp_path / "00")
 
 
 def test_member_is_read_as_written(folder: Path) -> None:
