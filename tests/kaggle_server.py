@@ -1,4 +1,4 @@
-"""A Kaggle on loopback: the endpoints that the kit calls, one account, labels of its own, and faults on demand."""
+"""A fake Kaggle server on loopback: the API calls of this project, one account, random labels, faults on demand."""
 
 import base64
 import hashlib
@@ -21,11 +21,20 @@ import numpy as np
 TOKEN = "KGAT_0123456789abcdef-a-secret"
 USER, KEY = "ada", "fedcba9876543210-a-secret"
 LOGIN = "KGRT_89abcdef-a-secret"
+KERNEL = f"{USER}/digit-recognizer-kit"
+METADATA: dict[str, Any] = {
+    **dict.fromkeys(("is_private", "enable_gpu", "enable_tpu", "enable_internet"), False),
+    "id": KERNEL,
+    "title": "title",
+    "language": "python",
+    "kernel_type": "script",
+    "competition_sources": [],
+}
 LABELS = np.random.default_rng(1).integers(0, 10, 28_000)
 
 
 def submission(wrong: int) -> bytes:
-    """A good submission file with that many rows wrong."""
+    """Return a valid submission file in which this many rows are wrong."""
     digits = LABELS.copy()
     digits[:wrong] = (digits[:wrong] + 1) % 10
     return ("ImageId,Label\n" + "".join(f"{i},{digit}\n" for i, digit in enumerate(digits, 1))).encode()
@@ -33,27 +42,33 @@ def submission(wrong: int) -> bytes:
 
 @dataclass
 class Fault:
-    """What goes wrong at a call: before it is done, or (``after``) when all is done but the answer."""
+    """A failure of a call, before the server acts on it or, with ``after``, in place of the response."""
 
-    status: int | None = None  # None cuts the connection
+    status: int | None = None  # None closes the connection
     body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     after: bool = False
-    seconds: float = 0  # first wait so long
+    seconds: float = 0  # to wait first
 
 
 @dataclass
 class Server:
-    """What Kaggle knows, and what was asked of it.
+    """The state of the server, and the calls that it received.
 
     Attributes:
-        faults: call → faults still to come, one for each time it is called; the last stays where ``lasting`` has it.
-        polls: how often a submission is asked for before it has a score; None for a score that never comes.
-        reject: Kaggle's reason not to take the next file.
-        listed: False hides submissions from the list, as when it lags behind.
-        kernels: what was pushed; ``output`` is what the newest left, by file name.
-        output_headers: headers of those files; an empty one is not sent.
-        archive: the zip to download; ``cut`` bytes are sent of it, then the connection ends, ``cuts`` times.
+        calls: the names of all calls, in order.
+        faults: call → faults of the next calls; the first is kept if ``lasting`` contains the call.
+        submissions: the newest first.
+        uploads: token → content.
+        limit: submissions per day.
+        entered: whether the account has joined the competition.
+        polls: requests for a submission before it has a score; None for a score that never comes.
+        reject: the reason why the next submission ends in an error.
+        listed: False hides submissions from the list, as when Kaggle's list lags behind.
+        archive: the zip to download; only ``cut`` bytes are sent for the first ``cuts`` requests.
+        ranges: the header Range of each download; empty if there is none.
+        kernels: the pushed kernels; ``output`` are the output files of the newest, by name.
+        output_headers: headers of the output files; empty ones are not sent.
     """
 
     address: str = ""
@@ -79,12 +94,13 @@ class Server:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, call: str, *faults: Fault, always: bool = False) -> None:
-        """Let a call go wrong, in these ways one after the other."""
+        """Make the next calls fail with these faults in turn, or all calls with the first."""
         self.faults[call] = list(faults)
         if always:
             self.lasting.add(call)
 
     def next_fault(self, call: str) -> Fault | None:
+        """Record a call, and return its fault if there is one."""
         with self.lock:
             self.calls.append(call)
             left = self.faults.get(call)
@@ -92,76 +108,77 @@ class Server:
                 return None
             return left[0] if call in self.lasting else left.pop(0)
 
-    def answer(self, call: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """Do what a JSON call asks for; its reply."""
+    def answer(self, call: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Process a JSON call, and return its response."""
         with self.lock:
-            return getattr(self, f"_{call}")(asked)
+            return getattr(self, f"_{call}")(request)
 
-    def _IntrospectToken(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"active": asked["token"] == TOKEN, "username": USER if asked["token"] == TOKEN else ""}
+    def _IntrospectToken(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"active": request["token"] == TOKEN, "username": USER if request["token"] == TOKEN else ""}
 
-    def _GenerateAccessToken(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"token": TOKEN if asked["refreshToken"] == LOGIN else "", "expiresIn": 43_200}
+    def _GenerateAccessToken(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"token": TOKEN if request["refreshToken"] == LOGIN else "", "expiresIn": 43_200}
 
-    def _GetCompetition(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"id": 3004, "ref": asked["competitionName"], "userHasEntered": self.entered}
+    def _GetCompetition(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"id": 3004, "ref": request["competitionName"], "userHasEntered": self.entered}
 
-    def _GetSubmissionLimits(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def _GetSubmissionLimits(self, request: dict[str, Any]) -> dict[str, Any]:
         today = len(self.submissions)
         return {"numToday": today, "numTotal": today, "numAllowedNow": self.limit - today, "limitedByTotal": False}
 
-    def _StartSubmissionUpload(self, asked: dict[str, Any]) -> dict[str, Any]:
-        token = f"blob{len(self.uploads)}-{asked['fileName']}"
+    def _StartSubmissionUpload(self, request: dict[str, Any]) -> dict[str, Any]:
+        token = f"blob{len(self.uploads)}-{request['fileName']}"
         self.uploads[token] = b""
         return {"token": token, "createUrl": f"{self.address}/upload/{token}"}
 
-    def _CreateSubmission(self, asked: dict[str, Any]) -> dict[str, Any]:
-        content = self.uploads[asked["blobFileTokens"]]
+    def _CreateSubmission(self, request: dict[str, Any]) -> dict[str, Any]:
+        content = self.uploads[request["blobFileTokens"]]
         reference = 50_000_001 + len(self.submissions)
-        told = {"ref": reference, "fileName": asked["blobFileTokens"].partition("-")[2], "totalBytes": len(content)}
-        told |= {"date": "2026-11-21T10:00:00.000Z", "description": asked.get("submissionDescription", "")}
-        self.submissions.insert(0, told | {"status": "PENDING", "asked": 0, "error": self.reject, "content": content})
+        fields = {"ref": reference, "fileName": request["blobFileTokens"].partition("-")[2], "totalBytes": len(content)}
+        fields |= {"date": "2026-11-21T10:00:00.000Z", "description": request.get("submissionDescription", "")}
+        self.submissions.insert(0, fields | {"status": "PENDING", "asked": 0, "error": self.reject, "content": content})
         return {"message": "Successfully submitted to Digit Recognizer", "ref": reference}
 
-    def _ListSubmissions(self, asked: dict[str, Any]) -> dict[str, Any]:
-        known = [self._told(one) for one in self.submissions] if self.listed else []
-        size, start = asked.get("pageSize", 20), int(asked.get("pageToken") or 0)
-        more = str(start + size) if start + size < len(known) else ""
-        return {"submissions": known[start : start + size], "nextPageToken": more}
+    def _ListSubmissions(self, request: dict[str, Any]) -> dict[str, Any]:
+        listed = [self._public_fields(submission) for submission in self.submissions] if self.listed else []
+        size, start = request.get("pageSize", 20), int(request.get("pageToken") or 0)
+        more = str(start + size) if start + size < len(listed) else ""
+        return {"submissions": listed[start : start + size], "nextPageToken": more}
 
-    def _GetSubmission(self, asked: dict[str, Any]) -> dict[str, Any]:
-        one = next(one for one in self.submissions if one["ref"] == asked["ref"])
-        one["asked"] += 1
-        return self._told(one)
+    def _GetSubmission(self, request: dict[str, Any]) -> dict[str, Any]:
+        submission = next(item for item in self.submissions if item["ref"] == request["ref"])
+        submission["asked"] += 1
+        return self._public_fields(submission)
 
-    def _SaveKernel(self, asked: dict[str, Any]) -> dict[str, Any]:
-        self.kernels.append(asked)
-        address = f"https://www.kaggle.com/code/{asked['slug']}"
-        return {"ref": f"/code/{asked['slug']}", "url": address, "versionNumber": len(self.kernels)}
+    def _SaveKernel(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.kernels.append(request)
+        address = f"https://www.kaggle.com/code/{request['slug']}"
+        return {"ref": f"/code/{request['slug']}", "url": address, "versionNumber": len(self.kernels)}
 
-    def _GetKernelSessionStatus(self, asked: dict[str, Any]) -> dict[str, Any]:
-        assert asked["userName"] == USER
+    def _GetKernelSessionStatus(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert request["userName"] == USER
         return {"status": self.kernel_status, "failureMessage": self.kernel_failure}
 
-    def _ListKernelSessionOutput(self, asked: dict[str, Any]) -> dict[str, Any]:
-        size, start = asked.get("pageSize", 20), int(asked.get("pageToken") or 0)
+    def _ListKernelSessionOutput(self, request: dict[str, Any]) -> dict[str, Any]:
+        size, start = request.get("pageSize", 20), int(request.get("pageToken") or 0)
         names = sorted(self.output)
-        part = [
+        page = [
             {"fileName": name, "url": f"{self.address}/output/{quote(name)}"} for name in names[start : start + size]
         ]
-        return {"files": part, "nextPageToken": str(start + size) if start + size < len(names) else ""}
+        return {"files": page, "nextPageToken": str(start + size) if start + size < len(names) else ""}
 
-    def _told(self, one: dict[str, Any]) -> dict[str, Any]:
-        if self.polls is not None and one["asked"] >= self.polls and one["status"] == "PENDING":
-            if one["error"]:
-                one |= {"status": "ERROR", "errorDescription": one["error"]}
+    def _public_fields(self, submission: dict[str, Any]) -> dict[str, Any]:
+        """Score a submission that was requested often enough, and return the fields that Kaggle shows."""
+        if self.polls is not None and submission["asked"] >= self.polls and submission["status"] == "PENDING":
+            if submission.get("error"):
+                submission |= {"status": "ERROR", "errorDescription": submission["error"]}
             else:
-                table = np.loadtxt(io.BytesIO(one["content"]), delimiter=",", skiprows=1, dtype=int)
-                one |= {"status": "COMPLETE", "publicScore": f"{(table[:, 1] == LABELS).mean():.5f}"}
-        return {name: value for name, value in one.items() if name not in ("asked", "error", "content")}
+                table = np.loadtxt(io.BytesIO(submission["content"]), delimiter=",", skiprows=1, dtype=int)
+                submission |= {"status": "COMPLETE", "publicScore": f"{(table[:, 1] == LABELS).mean():.5f}"}
+        return {name: value for name, value in submission.items() if name not in ("asked", "error", "content")}
 
     def pack(self, **members: bytes) -> None:
-        """Offer these files, ``_`` in their names for a dot, as the competition's zip."""
+        """Put these files into the competition's zip; ``_`` in a name stands for a dot."""
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
             for name, content in members.items():
@@ -170,14 +187,14 @@ class Server:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Speaks HTTP as a server and as the proxy that Kaggle's client is led through."""
+    """An HTTP handler, of the server and of the proxy through which Kaggle's client is redirected to it."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # header and body are two writes, of which the second would wait 40 ms
+    disable_nagle_algorithm = True  # header and body are two writes; the second would wait 40 ms
     kaggle: Server
 
     def parse_request(self) -> bool:
-        # Through a proxy the client sends header and body as two writes, of which the second waits for this answer.
+        # Through a proxy, the client sends header and body as two writes; the second waits for this acknowledgement.
         if hasattr(socket, "TCP_QUICKACK"):
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return super().parse_request()
@@ -188,7 +205,7 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.kaggle.next_fault(call)
         if fault and self._failed(fault, before=True):
             return
-        if not self._known():
+        if not self._authorized():
             self._reply(401, {"code": 401, "message": f"Unauthenticated: {self.headers.get('Authorization')}"})
             return
         if call == "DownloadDataFiles":
@@ -204,7 +221,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         fault = self.kaggle.next_fault("PUT")
         if fault and fault.status is None:
-            self.rfile.read(1000)  # cut in the middle
+            self.rfile.read(1000)  # the upload breaks off
         elif self.headers.get("Content-Length"):
             content = self.rfile.read(int(self.headers["Content-Length"]))
             self.kaggle.uploads[self.path.rpartition("/")[2]] = content
@@ -225,29 +242,30 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.kaggle.faults.get("GET") and self._failed(self.kaggle.next_fault("GET") or Fault(), before=True):
             return
-        whole = self.kaggle.archive
-        asked = self.headers.get("Range", "")
-        self.kaggle.ranges.append(asked)
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-        self.send_response(416 if start >= len(whole) else 206 if asked else 200)
-        self.send_header("Content-Length", str(len(whole) - start))
-        self.send_header("ETag", hashlib.md5(whole).hexdigest())
+        archive = self.kaggle.archive
+        requested = self.headers.get("Range", "")
+        self.kaggle.ranges.append(requested)
+        start = int(requested.removeprefix("bytes=").rstrip("-")) if requested else 0
+        self.send_response(416 if start >= len(archive) else 206 if requested else 200)
+        self.send_header("Content-Length", str(len(archive) - start))
+        self.send_header("ETag", hashlib.md5(archive).hexdigest())
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
         if self.kaggle.cuts:
             self.kaggle.cuts -= 1
-            self.wfile.write(whole[start : start + self.kaggle.cut])
+            self.wfile.write(archive[start : start + self.kaggle.cut])
             self.close_connection = True
         else:
-            self.wfile.write(whole[start:])
+            self.wfile.write(archive[start:])
 
-    def _known(self) -> bool:
+    def _authorized(self) -> bool:
         if self.path.endswith(("IntrospectToken", "GenerateAccessToken")):
             return True
         pair = base64.b64encode(f"{USER}:{KEY}".encode()).decode()
         return self.headers.get("Authorization") in (f"Bearer {TOKEN}", f"Basic {pair}")
 
     def _failed(self, fault: Fault, *, before: bool) -> bool:
+        """Fail as the fault says if it belongs before (or after) the server acts; return whether it did."""
         if fault.after == before:
             return False
         sleep(fault.seconds)
@@ -273,12 +291,12 @@ class Handler(BaseHTTPRequestHandler):
 
 class Quiet(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
-        """Clients that go away in the middle are what some tests are about."""
+        """Ignore clients that close the connection early, as some tests do."""
 
 
 @contextmanager
 def serving(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
-    """Serve on a free port of 127.0.0.1 through the block; with ``tls`` as a server of https alone."""
+    """Run a server on a free port of 127.0.0.1 through the block; with ``tls``, for https only."""
     kaggle = Server()
     http = Quiet(("127.0.0.1", 0), type("Bound", (Handler,), {"kaggle": kaggle}))
     kaggle.address = f"http://127.0.0.1:{http.server_port}"

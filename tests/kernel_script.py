@@ -19,19 +19,23 @@ def build(folder: Path, *options: str, accelerator: str = "none", notebook: bool
     return bundle.build(ROOT, folder, options=options, accelerator=accelerator, notebook=notebook)
 
 
+def kernel_environment(root: Path) -> dict[str, str]:
+    """Create the working and temporary folders of a kernel; return its environment."""
+    for name in ("working", "tmp"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "http_proxy", "https_proxy", "no_proxy")}
+    return kept | {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "TMPDIR": str(root / "tmp")}
+
+
 def kernel_tree(root: Path, mount: str = MOUNT) -> tuple[Path, dict[str, str]]:
-    """Create the read-only input and source folders of a kernel; return its script and environment."""
+    """Create the folders of a kernel, input and source read-only; return its script and environment."""
     sample.write_sample(root / mount)
     (root / mount / sample.SAMPLE_MARK).unlink()
-    (root / "working").mkdir(exist_ok=True)
     script = build(root / "src", *SHORT).rename(root / "src" / "script.py")
     (root / "src" / "kernel-metadata.json").unlink()
     for path in (script, root / "src", *(root / mount).iterdir(), root / mount):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    temporary = root / "tmp"
-    temporary.mkdir(exist_ok=True)
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "http_proxy", "https_proxy", "no_proxy")}
-    return script, kept | {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "TMPDIR": str(temporary)}
+    return script, kernel_environment(root)
 
 
 def run_script(root: Path, *words: str, mount: str = MOUNT, **environment: str) -> subprocess.CompletedProcess[str]:

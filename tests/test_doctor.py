@@ -69,10 +69,15 @@ def test_findings_fit_the_terminal(width: int) -> None:
 @pytest.mark.parametrize(
     ("call", "fault", "message", "hint"),
     [
-        ("IntrospectToken", Fault(407), "requires a user name and a password: 407", "into http_proxy"),
-        ("IntrospectToken", Fault(200, headers={"Content-Type": "text/html"}), "a web page came", "sign in"),
-        ("IntrospectToken", Fault(200, {"active": False}), "Kaggle does not know the token", "make a new one"),
-        ("IntrospectToken", Fault(200, {"active": True, "username": "a\x1b[2J"}), "cannot be read", "see https://"),
+        ("IntrospectToken", Fault(407), "requires a user name and a password: 407", "set http_proxy to"),
+        ("IntrospectToken", Fault(200, headers={"Content-Type": "text/html"}), "received a web page", "log in there"),
+        ("IntrospectToken", Fault(200, {"active": False}), "Kaggle rejected the token", "create a new one"),
+        (
+            "IntrospectToken",
+            Fault(200, {"active": True, "username": "a\x1b[2J"}),
+            "cannot read Kaggle's response",
+            "check https://",
+        ),
     ],
 )
 def test_failed_call_for_the_account_is_one_fault(
@@ -97,7 +102,7 @@ def test_unusable_credentials_are_a_fault_with_a_hint(
     count, lines = examine(capsys)
     assert count == 1
     assert lines[0] == f"!! credentials {path}: other users of this machine can read it"
-    assert lines[1].startswith(f"hint: chmod 600 {path}; where that has no effect")
+    assert lines[1].startswith(f"hint: chmod 600 {path}; if that has no effect")
     path.chmod(0o600)
     assert examine(capsys) == (0, [])
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", os.devnull + "/nothing")
@@ -112,7 +117,7 @@ def test_expired_token_is_reported_with_its_source(
     monkeypatch.setenv("KAGGLE_KEY", KEY)
     assert cli.main(["doctor"]) == 1
     text = capsys.readouterr().out
-    assert "Kaggle does not know the token from KAGGLE_API_TOKEN: expired or wrong" in text
+    assert "Kaggle rejected the token from KAGGLE_API_TOKEN: expired or wrong" in text
     assert "or remove this one to use another source" in text
     assert "expired-secret" not in text
     monkeypatch.delenv("KAGGLE_API_TOKEN")

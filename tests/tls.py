@@ -1,4 +1,4 @@
-"""Self-signed certificates of the host ``localhost``, with a key that is no secret, for servers on loopback."""
+"""Self-signed certificates for the host ``localhost``, with a public test key, for servers on loopback."""
 
 import ssl
 from pathlib import Path
@@ -37,9 +37,9 @@ AiA0Ifkk21gCCjfOzlyVEd+q7FaKntEqLVqY3/sbCIhLsA==
 
 
 def context(folder: Path, certificate: str) -> ssl.SSLContext:
-    """Give what a server needs to speak TLS with this certificate; its files are written to ``folder``."""
+    """Return the TLS context of a server with this certificate; its file is written to ``folder``."""
     path = folder / "server.pem"
     path.write_text(certificate + KEY)
-    found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    found.load_cert_chain(path)
-    return found
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(path)
+    return server_context

@@ -129,7 +129,7 @@ def find_credentials() -> Finding:
     """Return the kind and source of the credentials; ``BadInput`` if they cannot be used."""
     if account := credentials.find():
         return Finding(OK, f"{account.kind} from {account.source}")
-    return Finding(ABSENT, "none; only downloads, submissions and kernels need them", credentials.GET_ONE)
+    return Finding(ABSENT, "none; only downloads, submissions and kernels need them", credentials.CREATE_HINT)
 
 
 def find_rules(client: Client) -> Finding:

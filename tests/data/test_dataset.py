@@ -148,6 +148,10 @@ TEXT_FAULTS = {
     "exponent": (field(TRAIN, 3, 4, "1e2"), f"line 3, column pixel3: {PIXEL}, found '1e2'"),
     "short row": (field(TRAIN, 7, 784, "1").replace(b",1\n", b"\n", 1), "expected 785 fields, found 784"),
     "long row": (field(TRAIN, 7, 784, "1,2"), "line 7: expected 785 fields, found 786"),
+    "long row before a short row": (
+        TRAIN.replace(b"\n1,", b",1\n", 1),
+        "line 2: expected 785 fields, found 786",
+    ),
     "blank row": (TRAIN.replace(b"\n", b"\n\n", 2), "line 2: expected 785 fields, found a blank line"),
     "blank row among the last": (TRAIN + b" \n", "line 32: expected 785 fields, found a blank line"),
     "torn row": (TRAIN[:-500], "line 31: expected 785 fields, found"),
@@ -250,6 +254,36 @@ def test_the_parser_accepts_what_an_independent_reading_accepts(
         one_line(str(refused.value))
     else:
         assert csv_reader.parse(content, "train", "t.csv").tolist() == expected
+
+
+@given(
+    edits=st.lists(st.tuples(*PLACES, PIECES, st.booleans()), max_size=3),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    first=st.sampled_from(["\n", "\r\n"]),
+    table=st.sampled_from(["train", "test"]),
+)
+@example(edits=[], line_end="\n", first="\n", table="train")
+@example(edits=[], line_end="\r\n", first="\r\n", table="test")
+@example(edits=[(1, 5, "999", True)], line_end="\n", first="\n", table="train")
+@example(edits=[(1, 5, str(2**64 + 5), True)], line_end="\n", first="\n", table="train")
+@example(edits=[(1, 0, "10", True)], line_end="\n", first="\n", table="train")
+@settings(max_examples=FUZZ, deadline=None)
+def test_fast_parser_returns_what_the_row_parser_returns(
+    edits: list[tuple[int, int, str, bool]], line_end: str, first: str, table: str
+) -> None:
+    skipped = 1 if table == "test" else 0
+    lines = [line.split(",")[skipped:] for line in SMALL[1:3]]
+    for line, column, piece, whole in edits:
+        fields = lines[line % 2]
+        column = min(column, len(fields) - 1)
+        fields[column] = piece if whole else fields[column] + piece
+    text = "".join(",".join(fields) + line_end for fields in lines)
+    chunk = text.encode("utf-8", "surrogateescape")
+    values = csv_reader._parse_plain(chunk, table, first.encode())
+    if values is not None:
+        np.testing.assert_array_equal(values, csv_reader._parse_any(chunk, 2, table, "t.csv"))
+    elif not edits:
+        assert line_end != first, "plain text is not left to the row parser"
 
 
 def test_a_fault_deep_in_a_large_file_has_the_right_line() -> None:

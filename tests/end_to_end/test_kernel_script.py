@@ -79,17 +79,6 @@ def test_killed_script_has_a_valid_submission_and_resumes(tmp_path: Path) -> Non
     assert "holdout, blend of 4" in resumed.stdout
 
 
-def test_budget_truncates_the_ensemble(tmp_path: Path) -> None:
-    process = run_script(tmp_path, "--budget", "40s", "--members", "90", "--epochs", "2", "--network", "dense")
-    assert process.returncode == 0, process.stderr
-    (run,) = (tmp_path / "working" / "runs").glob("[!.]*")
-    scores = json.loads((run / "scores.json").read_text())
-    assert re.search(r"^budget: time for \d+ of 90 members, [12] epochs each$", process.stdout, re.MULTILINE)
-    assert re.search(r"^truncated by the budget: \d+ of 90 members", process.stdout, re.MULTILINE)
-    assert 2 <= scores["members"] < 90
-    assert submission.check(tmp_path / "working" / "submission.csv", 359) == []
-
-
 @pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="JAX is not installed there")
 def test_jax_backend_reaches_the_same_accuracy(tmp_path: Path) -> None:
     options = {

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, one_line
 from digit_recognizer import provenance
 from digit_recognizer.kaggle import bundle
-from kernel_script import PYTHON, SHORT, build, kernel_tree, run_script
+from kernel_script import PYTHON, SHORT, build, kernel_environment
 
 # Packages of Kaggle's image; rich is a dependency of Keras.
 IMAGE_PACKAGES = {"keras", "matplotlib", "numpy", "pandas", "rich", "scipy", "sklearn", "tensorflow"}
@@ -22,7 +22,7 @@ OPTIONAL_PACKAGES = {"filelock"}  # imported inside try
 
 def paste(root: Path, text: str) -> subprocess.CompletedProcess[str]:
     """Run a text like a cell of a notebook: without ``__file__``, and with the command line of another program."""
-    _, environment = kernel_tree(root)
+    environment = kernel_environment(root)
     notebook_words = ["-f", "/home/me/.local/share/jupyter/runtime/kernel-1.json"]
     return subprocess.run(
         [PYTHON, "-I", "-c", "import sys; exec(sys.stdin.read())", *notebook_words],
@@ -87,6 +87,13 @@ def test_metadata_match_the_accelerator(tmp_path: Path) -> None:
     assert "'KERAS_BACKEND': 'jax'" in (tmp_path / "kernel.ipynb").read_text()
 
 
+def test_script_and_notebook_replace_each_other(tmp_path: Path) -> None:
+    for notebook, name in ((False, "kernel.py"), (True, "kernel.ipynb"), (False, "kernel.py")):
+        build(tmp_path, notebook=notebook)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["kernel-metadata.json", name]
+        assert json.loads((tmp_path / "kernel-metadata.json").read_text())["code_file"] == name
+
+
 @pytest.mark.parametrize("accelerator", ["t4x2", "tpu"])
 @pytest.mark.parametrize("notebook", [True, False])
 def test_kernel_contains_its_accelerator(tmp_path: Path, accelerator: str, notebook: bool) -> None:
@@ -125,7 +132,9 @@ local.run_jobs(operator.is_, [0, 1], silent, workers=2, threads=1, done=lambda *
 
 
 def test_script_without_data_names_the_input_to_add(tmp_path: Path) -> None:
-    process = run_script(tmp_path, mount="input/elsewhere")
+    script, environment = build(tmp_path), kernel_environment(tmp_path)
+    command = [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert process.returncode == 2
     assert "add the competition Digit Recognizer to the kernel's input" in one_line(process.stderr)
 

@@ -1,7 +1,6 @@
 """Kernels: built, pushed, followed, and their output fetched."""
 
 import ast
-import json
 import os
 import re
 import time
@@ -9,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import keep, one_line
+from conftest import ROOT, keep, one_line
 from digit_recognizer import cli, ledger, recipe
-from digit_recognizer.kaggle import bundle, client
+from digit_recognizer.kaggle import bundle, client, kernels
 from digit_recognizer.ledger import Row
 from kaggle_server import TOKEN, USER, Fault, Server, submission
 from kernel_script import SHORT
@@ -223,25 +222,23 @@ def test_kernel_is_pushed_and_followed(kaggle: Server, kernel_folder: Path, caps
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (Fault(500), "Kaggle failed (500"),
+        (Fault(500), "Kaggle: server error (500"),
         (Fault(), "Kaggle cannot be reached"),
         (Fault(200, {"error": "Maximum batch GPU session count of 2 reached."}), "Maximum batch GPU session count"),
     ],
 )
 def test_failed_push_is_not_repeated(
-    fault: Fault, message: str, kaggle: Server, capsys: pytest.CaptureFixture[str]
+    fault: Fault,
+    message: str,
+    kaggle: Server,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(kernels, "build_kernel", lambda folder, **options: bundle.build(ROOT, folder, **options))
     kaggle.fail("SaveKernel", fault, always=True)
     assert cli.main(["push"]) == 1
     assert message in one_line(capsys.readouterr().err)
     assert kaggle.calls.count("SaveKernel") == 1
-
-
-def test_script_and_notebook_replace_each_other(kernel_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, name in (([], "kernel.py"), (["--notebook"], "kernel.ipynb"), ([], "kernel.py")):
-        assert cli.main(["kernel", *words]) == 0
-        assert sorted(path.name for path in kernel_folder.iterdir()) == ["kernel-metadata.json", name]
-        assert json.loads((kernel_folder / "kernel-metadata.json").read_text())["code_file"] == name
 
 
 def test_recipe_file_becomes_options(tmp_path: Path, kernel_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -249,25 +249,25 @@ def test_nothing_is_sent_without_confirmation(
 @pytest.mark.parametrize(
     ("call", "fault", "message"),
     [
-        ("ListSubmissions", Fault(401), "Kaggle does not know the token from KAGGLE_API_TOKEN: expired or wrong"),
+        ("ListSubmissions", Fault(401), "Kaggle rejected the token from KAGGLE_API_TOKEN: expired or wrong"),
         ("ListSubmissions", Fault(403), "accept the competition's rules at https://www.kaggle.com/competitions/"),
-        ("ListSubmissions", Fault(404), "does not find it (404: as asked)"),
-        ("ListSubmissions", Fault(429), "asks for fewer calls (429)"),
-        ("ListSubmissions", Fault(429, headers={"Retry-After": "3600"}), "wait 3600 s and run it again"),
-        ("ListSubmissions", Fault(500), "Kaggle failed (500: as asked)\nhint: run it again later"),
+        ("ListSubmissions", Fault(404), "not found (404: as asked)"),
+        ("ListSubmissions", Fault(429), "rate limit exceeded (429)"),
+        ("ListSubmissions", Fault(429, headers={"Retry-After": "3600"}), "run the command again in 3600 s"),
+        ("ListSubmissions", Fault(500), "Kaggle: server error (500: as asked)\nhint: run the command again later"),
         ("ListSubmissions", Fault(), "Kaggle cannot be reached"),
-        ("GetSubmissionLimits", Fault(500), "Kaggle failed (500"),
+        ("GetSubmissionLimits", Fault(500), "Kaggle: server error (500"),
         ("StartSubmissionUpload", Fault(403), "accept the competition's rules"),
-        ("StartSubmissionUpload", Fault(503), "Kaggle failed (503"),
-        ("PUT", Fault(500), "Kaggle failed (500"),
-        ("PUT", Fault(503), "Kaggle failed (503"),
+        ("StartSubmissionUpload", Fault(503), "Kaggle: server error (503"),
+        ("PUT", Fault(500), "Kaggle: server error (500"),
+        ("PUT", Fault(503), "Kaggle: server error (503"),
         ("PUT", Fault(), "Kaggle cannot be reached"),
         ("CreateSubmission", Fault(400, {"code": 400, "message": "Submission not allowed"}), "Submission not allowed"),
         ("CreateSubmission", Fault(403), "accept the competition's rules"),
         (
             "CreateSubmission",
             Fault(200, {"message": "Could not submit", "ref": 0}),
-            "took no submission: Could not submit",
+            "did not accept the submission: Could not submit",
         ),
         ("CreateSubmission", Fault(200, {"code": 403, "message": "no"}), "accept the competition's rules"),
     ],
@@ -439,7 +439,7 @@ def test_login_is_used_and_an_expired_one_is_reported(
     assert path.read_bytes() == before
     kaggle.fail("GenerateAccessToken", Fault(401), always=True)
     error = refused([*SUBMIT, "--force", "--file", str(store_submission(home, "other-1", wrong=9))], capsys, 1)
-    assert f"Kaggle does not know the login from {path}: expired or wrong" in error
+    assert f"Kaggle rejected the login from {path}: expired or wrong" in error
     assert LOGIN not in error
 
 

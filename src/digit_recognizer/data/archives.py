@@ -80,7 +80,7 @@ class Text(NamedTuple):
     stated: str | None
 
 
-def table_in_name(name: str) -> str | None:
+def table_from_name(name: str) -> str | None:
     """Return the table that a file name refers to, ``"any"`` for the competition's other names, None for others."""
     match = NAME.fullmatch(COPY.sub("", name.lower()))
     return (match["table"] or "any") if match else None
@@ -135,7 +135,7 @@ def _members(text: Text, depth: int) -> Iterator[Text]:
             if name.root or name.drive or ".." in name.parts:
                 raise BadInput(f"{text.where}: member {info.filename!r} points outside the folder", hint=DOWNLOAD_HINT)
         visible = [info for info in infos if not re.search(r"(^|[/\\])(\.[^/\\]|__MACOSX)", info.filename)]
-        by_name = [(table_in_name(PureWindowsPath(info.filename).name), info) for info in visible]
+        by_name = [(table_from_name(PureWindowsPath(info.filename).name), info) for info in visible]
         named = [info for table, info in by_name if table in TABLES]
         named = named or [info for table, info in by_name if table == "any"]
         chosen = named or visible

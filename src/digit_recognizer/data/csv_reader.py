@@ -89,8 +89,7 @@ def parse(text: bytes, table: str, file: str) -> Bytes:
 def _parse_plain(chunk: memoryview, table: str, line_end: bytes) -> Bytes | None:
     """Parse complete rows of fields of one to three digits with array operations; None if there is anything else.
 
-    pandas with integer dtypes takes three times as long, since each of the 784 columns costs time in each chunk, and
-    pyarrow twice as long (measured on two cores; see docs/architecture.md).
+    Libraries are slower (see docs/architecture.md), and accept more: signs, blank lines, missing fields.
     """
     columns = len(COLUMNS[table])
     characters = np.frombuffer(chunk, np.uint8)

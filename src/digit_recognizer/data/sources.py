@@ -16,7 +16,7 @@ from digit_recognizer import files, hints
 from digit_recognizer.data import archives
 from digit_recognizer.errors import BadInput
 
-OTHERS = 500  # files with other names in a folder that are opened
+MAX_OTHER_FILES = 500  # files with other names in a folder that are opened
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,21 @@ def find_tables(place: Path) -> dict[str, Source]:
                 f"{place}: no such file or folder; expected a folder with train.csv and test.csv, or a zip of both",
                 hint=f"check the path of {hints.option('data')}",
             )
-        near, far, others = _listed(place) if place.is_dir() else ([place], [], [])
+        near, far, others = _list_files(place) if place.is_dir() else ([place], [], [])
     found: list[Source] = []
     faults: list[tuple[str | None, BadInput]] = []
     for paths in (near, far):
         for path in paths:
             try:
-                for source in _sources(path):
+                for source in _open_sources(path):
                     found.append(source)  # kept even if a later one is refused
             except BadInput as fault:
-                faults.append((archives.table_in_name(path.name), fault))
+                faults.append((archives.table_from_name(path.name), fault))
         if faults or {source.table for source in found} == set(archives.TABLES):
             break
     if not near and not far:
-        found = _of_other_names(others)
-    return {table: _chosen(table, found, faults, place) for table in archives.TABLES}
+        found = _sources_by_header(others)
+    return {table: _select_source(table, found, faults, place) for table in archives.TABLES}
 
 
 def has_tables(place: Path) -> bool:
@@ -98,8 +98,8 @@ def has_tables(place: Path) -> bool:
     with files.explained(place):
         if not os.path.lexists(place):  # a broken link is an error
             return False
-        near, far, others = _listed(place)
-    return bool(near or far or _of_other_names(others))
+        near, far, others = _list_files(place)
+    return bool(near or far or _sources_by_header(others))
 
 
 def checksum(path: Path) -> str:
@@ -111,7 +111,7 @@ def checksum(path: Path) -> str:
     return f"{size:x}-{crc:08x}"
 
 
-def _listed(place: Path) -> tuple[list[Path], list[Path], list[Path]]:
+def _list_files(place: Path) -> tuple[list[Path], list[Path], list[Path]]:
     """List a folder: files with the competition's names, such files in other subfolders, and all other files.
 
     Subfolders with the competition's names, such as ``digit-recognizer (1)``, count as the folder itself.
@@ -124,10 +124,10 @@ def _listed(place: Path) -> tuple[list[Path], list[Path], list[Path]]:
         for path in sorted(folder.iterdir()):
             if path.name.startswith(".") or path.name == "__MACOSX":
                 continue
-            like = archives.table_in_name(path.name) is not None
+            has_known_name = archives.table_from_name(path.name) is not None
             if not path.is_dir():
-                (named if like else others).append(path)
-            elif like and depth:
+                (named if has_known_name else others).append(path)
+            elif has_known_name and depth:
                 walk(path, named, depth - 1)
             elif depth:
                 with suppress(OSError):
@@ -137,15 +137,15 @@ def _listed(place: Path) -> tuple[list[Path], list[Path], list[Path]]:
     return near, far, others
 
 
-def _sources(path: Path) -> Iterator[Source]:
+def _open_sources(path: Path) -> Iterator[Source]:
     """Yield the tables in a file that has one of the competition's names or was named by the user."""
-    if archives.table_in_name(path.name) == "sample_submission":
+    if archives.table_from_name(path.name) == "sample_submission":
         return
     with archives.archive_errors(path):
         for index, text in enumerate(archives.open_texts(path)):
             head = text.stream.peek(archives.HEAD)[: archives.HEAD]
-            named = archives.table_in_name(text.name)
-            table = named if named in archives.TABLES else _table_of(head)
+            named = archives.table_from_name(text.name)
+            table = named if named in archives.TABLES else _table_from_header(head)
             if table is None:
                 raise BadInput(
                     f"{text.where}: expected a header that begins label,pixel0 or pixel0,pixel1",
@@ -154,16 +154,16 @@ def _sources(path: Path) -> Iterator[Source]:
             yield Source(table, path, text.where, index, head, text.stated)
 
 
-def _of_other_names(paths: Iterable[Path]) -> list[Source]:
+def _sources_by_header(paths: Iterable[Path]) -> list[Source]:
     """Return the tables in files with other names, recognised by their headers."""
     found = []
-    for path in list(paths)[:OTHERS]:
+    for path in list(paths)[:MAX_OTHER_FILES]:
         with suppress(BadInput):
-            found += [source for source in _sources(path) if _table_of(source.head)]
+            found += [source for source in _open_sources(path) if _table_from_header(source.head)]
     return found
 
 
-def _table_of(head: bytes) -> str | None:
+def _table_from_header(head: bytes) -> str | None:
     """Return the table whose header begins like this; None if neither does."""
     names = [name.strip(b' "') for name in head.removeprefix(b"\xef\xbb\xbf").split(b",", 2)[:2]]
     if names == [b"label", b"pixel0"]:
@@ -171,7 +171,7 @@ def _table_of(head: bytes) -> str | None:
     return "test" if names == [b"pixel0", b"pixel1"] else None
 
 
-def _chosen(table: str, found: list[Source], faults: list[tuple[str | None, BadInput]], place: Path) -> Source:
+def _select_source(table: str, found: list[Source], faults: list[tuple[str | None, BadInput]], place: Path) -> Source:
     """Return the source of a table, of which there may be identical copies."""
     sources = [source for source in found if source.table == table]
     if not sources:
@@ -191,7 +191,7 @@ def _chosen(table: str, found: list[Source], faults: list[tuple[str | None, BadI
     digits = [source for source in sources if b"pixel0" in source.head.partition(b"\n")[0]] or sources
     first, *copies = sorted(digits, key=lambda source: (source.packed, len(source.where), source.where))
     for copy in copies:
-        if not _same(first, copy):
+        if not _equal_texts(first, copy):
             raise BadInput(
                 f"{first} and {copy}: two different files for {table}.csv; expected one",
                 hint="remove or rename the one that is not the competition's",
@@ -199,18 +199,18 @@ def _chosen(table: str, found: list[Source], faults: list[tuple[str | None, BadI
     return first
 
 
-def _same(one: Source, other: Source) -> bool:
+def _equal_texts(first: Source, second: Source) -> bool:
     """Whether two texts are equal except for their line ends."""
-    if _quick(one) == _quick(other):
+    if _cheap_checksum(first) == _cheap_checksum(second):
         return True
     digests = []
-    for source in (one, other):
+    for source in (first, second):
         text = source.text().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").rstrip(b"\n")
         digests.append(hashlib.blake2b(text).digest())
     return digests[0] == digests[1]
 
 
-def _quick(source: Source) -> str:
+def _cheap_checksum(source: Source) -> str:
     """Return a text's checksum if that needs no unpacking, else a unique text."""
     if source.stated:
         return source.stated
