@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import stored_runs
+from conftest import ROOT
 from digit_recognizer import files, provenance, runs
 from digit_recognizer.data import dataset
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import load_recipe
+from stored_runs import store_run
 
 DATA = dataset.Dataset(
     np.zeros((20, 28, 28), np.uint8),
@@ -50,6 +53,17 @@ def test_open_run_is_not_resumed(tmp_path: Path) -> None:
     assert (name != open_run.name, resumed) == (True, False)
 
 
+def test_run_open_in_another_process_is_not_resumed(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; import test_runs; print(test_runs.begin(Path(sys.argv[1])))"
+    folders = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "src")])
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": folders}
+    open_run = runs.begin(tmp_path, RECIPE, DATA)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert open_run.name not in done.stdout
+    assert "False" in done.stdout
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"\xff", b"{}", b"[]", b"1", b"null", b"[" * 100_000, b'{"identity": null}', b'{"identity": ' + b"9" * 5000],
@@ -74,6 +88,15 @@ def test_run_with_damaged_members_is_not_complete(content: bytes, tmp_path: Path
         files.write_bytes(run.member(index) / "member.json", content)
     run.finish({})
     assert runs.find_complete(tmp_path, RECIPE, DATA) is None
+
+
+def test_complete_run_is_found_unless_a_budget_truncated_it(tmp_path: Path) -> None:
+    digits = stored_runs.DIGITS
+    store_run(tmp_path, RECIPE, digits, stopped=True)
+    assert not list(runs.complete_runs(tmp_path / "runs", RECIPE, digits))
+    complete = store_run(tmp_path, RECIPE, digits)
+    assert list(runs.complete_runs(tmp_path / "runs", RECIPE, digits)) == [complete]
+    assert not list(runs.complete_runs(tmp_path / "runs", RECIPE.changed(seed=1), digits))
 
 
 def test_remains_of_killed_processes_are_removed(tmp_path: Path) -> None:

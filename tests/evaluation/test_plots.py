@@ -46,3 +46,11 @@ def test_predictions_plot_shows_the_first_and_the_least_confident_images() -> No
     assert first.axes[0].get_title() == "7  99.1%"
     assert least_confident.axes[0].texts[0].get_text() == "id 67"
     assert least_confident.axes[0].get_title() == "0  10.0%"
+
+
+def test_failing_plot_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "history.png").mkdir()
+    history = {name: [0.9] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    pixels, probabilities = np.zeros((3, 28, 28), np.uint8), np.full((3, 10), 0.1, np.float32)
+    text = plots.save_plots(tmp_path, [history], np.eye(10, dtype=np.intp), pixels, probabilities)
+    assert text.startswith("plots: not drawn: BadInput: ")
