@@ -134,7 +134,7 @@ test:
 	@$(PY) -m pytest -q -n 2 --dist $(if $(filter --fast,$(options)),worksteal -m "not slow",loadfile)
 
 image:
-	@KERNEL_PYTHON=$(CURDIR)/build/image/bin/python $(PY) -m pytest -q tests/end_to_end/test_kernel_script.py -k "alone or killed"
+	@KERNEL_PYTHON=$(CURDIR)/build/image/bin/python $(PY) -m pytest -q tests/end_to_end/test_kernel_script.py -k alone
 
 clean:
 	rm -rf .venv build/kernel build/image .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

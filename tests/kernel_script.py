@@ -10,7 +10,7 @@ from digit_recognizer.data import sample
 from digit_recognizer.kaggle import bundle
 
 PYTHON = os.environ.get("KERNEL_PYTHON", sys.executable)  # `make image` sets it to a Python with Kaggle's versions
-SHORT = ["--recipe", "quick", "--epochs", "1", "--folds", "2"]
+SHORT = ["--recipe", "quick", "--epochs", "1", "--folds", "2", "--knn-weight", "0"]
 MOUNT, FORMER_MOUNT = "input/competitions/digit-recognizer", "input/digit-recognizer"
 
 

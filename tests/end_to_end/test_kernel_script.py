@@ -2,11 +2,8 @@
 
 import json
 import os
-import random
 import re
 import shutil
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ import pytest
 from conftest import ROOT
 from digit_recognizer import cli, ledger, provenance, submission
 from kaggle_server import Server
-from kernel_script import FORMER_MOUNT, PYTHON, SHORT, build, kernel_tree, run_script
+from kernel_script import SHORT, build, kernel_tree, run_script
 
 pytestmark = pytest.mark.slow
 
@@ -48,35 +45,6 @@ def test_script_alone_writes_a_valid_submission_that_can_be_fetched(
         assert (home / "submissions" / f"{run.name}.csv").read_bytes() == output["submission.csv"]
         assert (home / "runs" / run.name / "scores.json").exists()
         assert len(list((home / "runs").iterdir())) == 1, "no temporary folder is left"
-
-
-def test_killed_script_has_a_valid_submission_and_resumes(tmp_path: Path) -> None:
-    script, environment = kernel_tree(tmp_path, FORMER_MOUNT)
-    working = tmp_path / "working"
-    command = [PYTHON, "-I", str(script), "--kaggle-root", str(tmp_path), "--members", "4", "--network", "dense"]
-    process = subprocess.Popen(
-        command,
-        cwd=working,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 200
-    while not (working / "submission.csv").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
-    time.sleep(random.Random().random() * 4)
-    os.killpg(process.pid, 9)
-    process.wait()
-    assert submission.check(working / "submission.csv", 359) == []
-    # The same command resumes: it trains only the missing members.
-    kept = len(list(working.glob("runs/*/members/*/member.json")))
-    resumed = subprocess.run(command, cwd=working, env=environment, capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("kept from before") == kept >= 1
-    assert "holdout, blend of 4" in resumed.stdout
 
 
 @pytest.mark.skipif("KERNEL_PYTHON" in os.environ, reason="JAX is not installed there")
