@@ -60,7 +60,7 @@ def test_run_open_in_another_process_is_not_resumed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": folders}
     open_run = runs.begin(tmp_path, RECIPE, DATA)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert open_run.name not in done.stdout
+    assert f"'{open_run.name}'" not in done.stdout
     assert "False" in done.stdout
 
 
