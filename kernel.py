@@ -8,13 +8,13 @@ Nothing is sent to Kaggle: the results are submissions/<run>.csv and the folder 
 import sys
 
 try:
-    from digit_recognizer import files, hints, ledger, run_options, runs, submission
+    from digit_recognizer import hints, ledger, run_options, runs, submission
     from digit_recognizer.data import dataset, splits
     from digit_recognizer.ensemble.blend import Blend, average
     from digit_recognizer.ensemble.knn import rerank_blend
     from digit_recognizer.ensemble.train import train_members
     from digit_recognizer.evaluation import plots
-    from digit_recognizer.evaluation.scores import Scores, score_blend
+    from digit_recognizer.evaluation.scores import score_blend
 except ModuleNotFoundError as missing:
     sys.exit(f"error: package {missing.name} is not installed\nhint: run `make setup`, then .venv/bin/python kernel.py")
 
@@ -26,12 +26,12 @@ def main(config: runs.RunConfig) -> None:
     data = dataset.load(config.data, default=home / "data", cache=config.cache)
     print(f"data: {data}\nrecipe: {recipe}")
 
-    if stored := runs.find_complete(home / "runs", recipe, data):
-        print(f"run: runs/{stored.name} is complete, with the same data, recipe, code and versions")
+    if complete := runs.find_complete(home / "runs", recipe, data):
+        folder, scores = complete
+        print(f"run: runs/{folder.name} is complete\n  same data, recipe, code and versions: nothing to train")
         print(f"hint: to train other networks, add {hints.option('seed', recipe.seed + 1)}")
-        runs.restore_submission(stored, home / "submissions" / f"{stored.name}.csv", config.copy_to)
-        print(Scores.from_json(files.read_json(stored / "scores.json")))
-        print(runs.closing_lines(config, stored.name, data))
+        runs.restore_submission(folder, home / "submissions" / f"{folder.name}.csv", config.copy_to)
+        print(f"{scores}\n{runs.closing_lines(config, folder.name, data)}")
         return
 
     split = splits.split(

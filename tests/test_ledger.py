@@ -1,4 +1,4 @@
-"""The ledger: what is written is read back, whoever writes at the same time."""
+"""The ledger: reading, writing, older and newer formats, faults, parallel processes."""
 
 import csv
 import subprocess
@@ -22,7 +22,7 @@ FULL = Row(
 )  # fmt: skip
 
 
-def test_rows_are_read_back(tmp_path: Path) -> None:
+def test_rows_are_read_as_written(tmp_path: Path) -> None:
     assert ledger.read(tmp_path) == []
     ledger.record(tmp_path, FULL)
     ledger.record(tmp_path, Row(run="bare"))
@@ -32,7 +32,7 @@ def test_rows_are_read_back(tmp_path: Path) -> None:
     assert "\r" not in text
 
 
-def test_run_has_one_row_and_submitted_rows_stay(tmp_path: Path) -> None:
+def test_run_has_one_row_and_a_submitted_row_stays(tmp_path: Path) -> None:
     ledger.record(tmp_path, Row(run="a", status=""))
     ledger.record(tmp_path, Row(run="a", members="2"))
     assert ledger.update(tmp_path, "a", reference="7", status="pending").members == "2"
@@ -41,7 +41,7 @@ def test_run_has_one_row_and_submitted_rows_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda text: text.replace("run,time", "name,time"), "line 1: expected the header run,time,…,oof_distinct"),
         (lambda text: text.replace("run,time", "run,run"), "line 1: expected each column once, found run twice"),
@@ -64,14 +64,14 @@ def test_run_has_one_row_and_submitted_rows_stay(tmp_path: Path) -> None:
         (lambda text: text.replace("standard-1", "a\x1b[2J"), "line 2, column run: expected a plain file name"),
     ],
 )
-def test_other_formats_are_refused_and_kept(damage: object, told: str, tmp_path: Path) -> None:
+def test_faulty_ledger_is_refused_and_left_unchanged(damage: object, message: str, tmp_path: Path) -> None:
     path = tmp_path / "ledger.csv"
     ledger.record(tmp_path, FULL.changed(message="one line", time="now"))
     damaged = damage(path.read_text()).encode(errors="surrogateescape")  # type: ignore[operator]
     path.write_bytes(damaged)
-    with pytest.raises(BadInput, match=told) as refused:
+    with pytest.raises(BadInput, match=message) as error:
         ledger.record(tmp_path, Row(run="b"))
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(error.value)
     assert path.read_bytes() == damaged
 
 
@@ -115,7 +115,7 @@ def reordered(text: str) -> str:
         '"' + OLD.replace("\n", '"\n"').replace(",", '","').rstrip('"'),
     ],
 )
-def test_files_of_spreadsheets_and_older_versions_are_normalised(text: str, tmp_path: Path) -> None:
+def test_formats_of_spreadsheets_and_older_versions_are_read(text: str, tmp_path: Path) -> None:
     (tmp_path / "ledger.csv").write_text(text, newline="")
     assert ledger.read(tmp_path) == [OLD_ROW]
     ledger.record(tmp_path, Row(run="b"))
@@ -130,7 +130,7 @@ def test_ledger_of_the_repository_is_read(tmp_path: Path) -> None:
     assert {"standard-20261122-104359", "best-20261122-105003"} <= {row.run for row in rows}
 
 
-def test_row_needs_only_a_run(tmp_path: Path) -> None:
+def test_only_the_run_column_is_required(tmp_path: Path) -> None:
     (tmp_path / "ledger.csv").write_text("run\na\nb\n")
     assert ledger.read(tmp_path) == [Row(run="a"), Row(run="b")]
 
@@ -200,7 +200,7 @@ def test_two_rows_of_a_run_are_merged_or_refused(first: Row, second: Row, kept: 
         assert path.read_text().count("\na,") == 1
 
 
-def test_row_being_sent_is_kept(tmp_path: Path) -> None:
+def test_row_in_submission_stays(tmp_path: Path) -> None:
     sending = Row(run="a", members="2", status="sending", message="m")
     ledger.record(tmp_path, sending)
     ledger.record(tmp_path, Row(run="a", members="2"))
@@ -211,7 +211,7 @@ def test_sample_rows_have_their_own_file(tmp_path: Path) -> None:
     main, samples = tmp_path / "ledger.csv", tmp_path / "sample-ledger.csv"
     main.write_text(OLD)
     ledger.record(tmp_path, Row(run="sample-quick-1", members="2"))
-    assert main.read_text() == OLD, "a sample run leaves the committed file as it is"
+    assert main.read_text() == OLD, "a sample run does not change the committed file"
     assert [row.run for row in ledger.read(tmp_path)] == ["quick-1", "sample-quick-1"]
     before = samples.read_bytes()
     ledger.record(tmp_path, Row(run="b"))
@@ -222,7 +222,7 @@ def test_sample_rows_have_their_own_file(tmp_path: Path) -> None:
     assert subprocess.run(["git", "check-ignore", "-q", "submissions/sample-ledger.csv"], cwd=ROOT).returncode == 0
 
 
-def test_sample_rows_of_older_versions_are_moved(tmp_path: Path) -> None:
+def test_sample_rows_in_the_main_file_move(tmp_path: Path) -> None:
     main = tmp_path / "ledger.csv"
     main.write_text("run,members\nsample-a,1\nb,2\n")
     assert [row.run for row in ledger.read(tmp_path)] == ["sample-a", "b"]
@@ -237,7 +237,7 @@ def test_invalid_public_score_is_none(text: str) -> None:
     assert Row(run="a", public_score="0.99643").public == Row(run="a", public_score="0,99643").public == 0.99643
 
 
-def test_unreadable_ledger_is_named(tmp_path: Path) -> None:
+def test_unreadable_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ledger.csv").mkdir()
     with pytest.raises(BadInput, match=r"ledger.csv: Is a directory"):
         ledger.read(tmp_path)
@@ -254,13 +254,14 @@ TEXTS = [name for name in ledger.FIELDS if name != "run" and name not in ledger.
 
 @st.composite
 def any_rows(draw: st.DrawFn) -> list[Row]:
-    """Rows of different runs with any texts and counts, all with the same unknown columns."""
+    """Draw rows of different runs with any texts and counts, all with the same unknown columns."""
     extra = draw(st.lists(st.from_regex("x[=a-z\"',;]{0,5}y", fullmatch=True), max_size=2, unique=True))
     rows = []
     for name in draw(st.lists(NAME, max_size=4, unique=True)):
         counts = {name: draw(COUNT) for name in ledger.COUNTS}
-        for wrong, of in ledger.PARTS:
-            counts[of] = max((count for count in (counts[wrong], counts[of]) if count is not None), default=None)
+        for errors, limit in ledger.PARTS:
+            known = [count for count in (counts[errors], counts[limit]) if count is not None]
+            counts[limit] = max(known, default=None)
         texts = {name: draw(TEXT) for name in TEXTS}
         rows.append(Row(run=name, extra=tuple((column, draw(TEXT)) for column in extra), **counts, **texts))
     return rows
@@ -268,15 +269,15 @@ def any_rows(draw: st.DrawFn) -> list[Row]:
 
 @settings(max_examples=FUZZ, deadline=None)
 @given(any_rows())
-def test_any_rows_are_read_back(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
+def test_any_rows_are_read_as_written(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     with ledger.changing(folder) as kept:
         kept += rows
-    back = ledger.read(folder)
-    assert sorted(back, key=lambda row: row.run) == sorted(rows, key=lambda row: row.run)
-    for one in back:
-        assert one.public is None or 0 <= one.public <= 1
-        assert one.validation is None or 0 <= one.validation.low <= one.validation.high <= 1
+    read = ledger.read(folder)
+    assert sorted(read, key=lambda row: row.run) == sorted(rows, key=lambda row: row.run)
+    for row in read:
+        assert row.public is None or 0 <= row.public <= 1
+        assert row.validation is None or 0 <= row.validation.low <= row.validation.high <= 1
 
 
 HEADER = ",".join(ledger.FIELDS)
@@ -296,7 +297,7 @@ PIECES = st.sampled_from(
 )
 @example(b"run\n\xff\n")
 @example(b'run,message\na,"' + b"x" * 200_000 + b'"\n')
-def test_any_bytes_give_rows_or_one_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_content_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "ledger.csv").write_bytes(content)
     try:
@@ -311,7 +312,7 @@ def test_any_bytes_give_rows_or_one_error(tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.slow
-def test_twenty_processes_lose_no_rows(tmp_path: Path) -> None:
+def test_parallel_processes_lose_no_rows(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from digit_recognizer import ledger\n"
         "for i in range(5): ledger.record(Path(sys.argv[1]), ledger.Row(run=f'{sys.argv[2]}-{i}'))"
@@ -321,7 +322,7 @@ def test_twenty_processes_lose_no_rows(tmp_path: Path) -> None:
     assert sorted(row.run for row in ledger.read(tmp_path)) == sorted(f"{n}-{i}" for n in range(20) for i in range(5))
 
 
-def test_interval_counts_distinct_rows(tmp_path: Path) -> None:
+def test_interval_depends_on_distinct_rows(tmp_path: Path) -> None:
     ledger.record(tmp_path, Row(run="a", oof_errors=40, oof_rows=4000, oof_distinct=400))
     (row,) = ledger.read(tmp_path)
     assert row.validation == metrics.score(40, 4000, distinct=400)

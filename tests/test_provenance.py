@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, call
 from digit_recognizer import ledger, provenance
+from kaggle_server import Server, submission
 
+RUN = "standard-20261122-104359"
 FORMER_IDENTITY = {
     "recipe": {"name": "standard", "view": "plain+upright", "neighbours": 5, "members": 4},
     "recipe_digest": "ddc2060c",
@@ -18,7 +20,7 @@ FORMER_LEDGER = (
     "run,time,recipe,recipe_digest,commit,data,members,oof_errors,oof_rows,oof_accuracy,holdout_errors,holdout_rows,"
     "holdout_accuracy,file_sha256,reference,status,public_score,message\n"
     "standard-20261122-104359,2026-11-22T10:50:03+0000,standard,ddc2060c,,883625c3d3268d72,4,56,15960,0.99649,9,2100,"
-    "0.99571,a1d5,,,,\n"
+    "0.99571,{},,,,\n"
 )
 
 
@@ -47,15 +49,41 @@ def test_source_digest_covers_what_determines_results(
     assert (provenance.source_digest() != before) == changes
 
 
-def test_former_runs_and_ledgers_are_readable(tmp_path: Path) -> None:
-    run = "standard-20261122-104359"
-    (tmp_path / "runs" / run).mkdir(parents=True)
-    about = {"identity": FORMER_IDENTITY, "train_rows": 42000, "test_rows": 28000}
-    (tmp_path / "runs" / run / "run.json").write_text(json.dumps(about))
+@pytest.fixture
+def former_run(tmp_path: Path) -> Path:
+    """A folder with a run and a ledger of the version before fields were renamed."""
+    (tmp_path / "runs" / RUN).mkdir(parents=True)
+    files = {
+        f"runs/{RUN}/run.json": json.dumps({"identity": FORMER_IDENTITY, "train_rows": 42000, "test_rows": 28000}),
+        f"runs/{RUN}/scores.json": json.dumps({"holdout": {"errors": 9, "rows": 2100}, "sample": False}),
+        f"submissions/{RUN}.csv": submission(100).decode(),
+    }
     (tmp_path / "submissions").mkdir()
-    (tmp_path / "submissions" / "ledger.csv").write_text(FORMER_LEDGER)
-    (row,) = ledger.read(tmp_path / "submissions")
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    digest = ledger.digest(tmp_path / "submissions" / f"{RUN}.csv")
+    (tmp_path / "submissions" / "ledger.csv").write_text(FORMER_LEDGER.format(digest))
+    return tmp_path
+
+
+def test_former_run_and_ledger_are_readable(former_run: Path) -> None:
+    (row,) = ledger.read(former_run / "submissions")
     assert row.validation
     assert (row.validation.errors, row.validation.rows) == (9, 2100)
-    found = provenance.find_provenance(tmp_path, run, row)
-    assert (found.sample, found.train_rows, found.test_rows, found.obstacle) == (False, 42000, 28000, "")
+    origin = provenance.find_provenance(former_run, RUN, row)
+    assert (origin.sample, origin.train_rows, origin.test_rows) == (False, 42000, 28000)
+    assert (origin.why_not_submittable, origin.why_not_selected) == ("", "")
+
+
+def test_verbs_accept_a_former_run(former_run: Path, kaggle: Server) -> None:
+    listed = call("scores", cwd=former_run)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert RUN in listed.stdout
+    checked = call("check", "--file", f"submissions/{RUN}.csv", cwd=former_run)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "valid, 28,000 rows" in checked.stdout
+    assert "cannot be submitted" not in checked.stdout
+    sent = call("submit", "--yes", "--no-wait", cwd=former_run)
+    assert (sent.returncode, sent.stderr) == (0, "")
+    (row,) = ledger.read(former_run / "submissions")
+    assert row.reference

@@ -1,4 +1,4 @@
-"""Run folders: which is resumed, whatever other folders hold."""
+"""Folders of runs: begin, resume, complete, restore."""
 
 import json
 import os
@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import stored_runs
+from conftest import ROOT
 from digit_recognizer import files, provenance, runs
 from digit_recognizer.data import dataset
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import load_recipe
+from stored_runs import store_run
 
-DIGITS = dataset.Dataset(
+DATA = dataset.Dataset(
     np.zeros((20, 28, 28), np.uint8),
     np.arange(20, dtype=np.uint8) % 10,
     np.zeros((5, 28, 28), np.uint8),
@@ -26,28 +29,39 @@ RECIPE = load_recipe("quick")
 
 
 def begin(home: Path, *, end: bool = True) -> tuple[str, bool]:
-    """Begin or resume a run, and leave it as a process that is killed would."""
-    run = runs.begin(home, RECIPE, DIGITS)
+    """Begin or resume a run, and release its lock as a killed process does."""
+    run = runs.begin(home, RECIPE, DATA)
     if end:
         run._lock.close()
     return run.name, run.resumed
 
 
-def test_incomplete_run_is_resumed_and_complete_run_is_not(tmp_path: Path) -> None:
+def test_only_incomplete_runs_are_resumed(tmp_path: Path) -> None:
     first = begin(tmp_path)[0]
     assert begin(tmp_path) == (first, True)
-    runs.begin(tmp_path, RECIPE, DIGITS).finish({})
+    runs.begin(tmp_path, RECIPE, DATA).finish({})
     again, resumed = begin(tmp_path)
     assert again != first
     assert not resumed
-    runs.begin(tmp_path, RECIPE.changed(seed=1), DIGITS).finish({})
+    runs.begin(tmp_path, RECIPE.changed(seed=1), DATA).finish({})
     assert begin(tmp_path) == (again, True)
 
 
 def test_open_run_is_not_resumed(tmp_path: Path) -> None:
-    open_run = runs.begin(tmp_path, RECIPE, DIGITS)
+    open_run = runs.begin(tmp_path, RECIPE, DATA)
     name, resumed = begin(tmp_path)
     assert (name != open_run.name, resumed) == (True, False)
+
+
+def test_run_open_in_another_process_is_not_resumed(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; import test_runs; print(test_runs.begin(Path(sys.argv[1])))"
+    folders = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "src")])
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": folders}
+    open_run = runs.begin(tmp_path, RECIPE, DATA)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert f"'{open_run.name}'" not in done.stdout
+    assert "False" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -55,7 +69,7 @@ def test_open_run_is_not_resumed(tmp_path: Path) -> None:
     [b"", b"\xff", b"{}", b"[]", b"1", b"null", b"[" * 100_000, b'{"identity": null}', b'{"identity": ' + b"9" * 5000],
 )
 @pytest.mark.parametrize("complete", [False, True])
-def test_damaged_run_does_not_block_others(content: bytes, complete: bool, tmp_path: Path) -> None:
+def test_damaged_run_is_ignored(content: bytes, complete: bool, tmp_path: Path) -> None:
     first = begin(tmp_path)[0]
     (tmp_path / first / "run.json").write_bytes(content)
     if complete:
@@ -63,42 +77,51 @@ def test_damaged_run_does_not_block_others(content: bytes, complete: bool, tmp_p
     second, resumed = begin(tmp_path)
     assert not resumed
     assert begin(tmp_path) == (second, True)
-    assert runs.find_complete(tmp_path, RECIPE, DIGITS) is None
-    assert (tmp_path / first / "run.json").read_bytes() == content, "it is the user's to remove"
+    assert runs.find_complete(tmp_path, RECIPE, DATA) is None
+    assert (tmp_path / first / "run.json").read_bytes() == content, "only the user may remove it"
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff"])
-def test_run_with_damaged_record_is_not_complete(content: bytes, tmp_path: Path) -> None:
-    run = runs.begin(tmp_path, RECIPE, DIGITS)
+def test_run_with_damaged_members_is_not_complete(content: bytes, tmp_path: Path) -> None:
+    run = runs.begin(tmp_path, RECIPE, DATA)
     for index in range(RECIPE.members):
         files.write_bytes(run.member(index) / "member.json", content)
     run.finish({})
-    assert runs.find_complete(tmp_path, RECIPE, DIGITS) is None
+    assert runs.find_complete(tmp_path, RECIPE, DATA) is None
 
 
-def test_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+def test_complete_run_is_found_unless_a_budget_truncated_it(tmp_path: Path) -> None:
+    digits = stored_runs.DIGITS
+    store_run(tmp_path, RECIPE, digits, stopped=True)
+    assert not list(runs.complete_runs(tmp_path / "runs", RECIPE, digits))
+    complete = store_run(tmp_path, RECIPE, digits)
+    assert list(runs.complete_runs(tmp_path / "runs", RECIPE, digits)) == [complete]
+    assert not list(runs.complete_runs(tmp_path / "runs", RECIPE.changed(seed=1), digits))
+
+
+def test_remains_of_killed_processes_are_removed(tmp_path: Path) -> None:
     name = begin(tmp_path)[0]
     (tmp_path / name / "members" / "00").mkdir(parents=True)
     parts = [tmp_path / name / ".oof.npy.1.part", tmp_path / name / "members" / "00" / ".fold.npy.1.part"]
     for part in parts:
         part.write_text("")
-    empty, locked, began = (tmp_path / f"quick-20261125-02000{i}" for i in range(3))
-    for folder in (empty, locked, began):
+    empty, locked, started = (tmp_path / f"quick-20261125-02000{i}" for i in range(3))
+    for folder in (empty, locked, started):
         folder.mkdir()
-    for folder in (locked, began):
+    for folder in (locked, started):
         (folder / "lock").write_text("")
-    (began / ".run.json.77.part").write_text("{")
+    (started / ".run.json.77.part").write_text("{")
     kept = [tmp_path / "cache", tmp_path / "mine", tmp_path / "quick-20261125-020009"]
     for folder in kept:
         folder.mkdir()
     (kept[-1] / "notes.txt").write_text("")
     assert begin(tmp_path) == (name, True)
-    assert not any(path.exists() for path in (*parts, empty, locked, began))
+    assert not any(path.exists() for path in (*parts, empty, locked, started))
     assert all(folder.exists() for folder in kept)
 
 
 @pytest.mark.parametrize("damage", ["a folder for the lock", "a link for the lock", "read-only"])
-def test_unwritable_run_does_not_block_others(damage: str, tmp_path: Path) -> None:
+def test_unwritable_run_is_not_resumed(damage: str, tmp_path: Path) -> None:
     home = tmp_path / "runs"
     first = begin(home)[0]
     lock = home / first / "lock"
@@ -108,7 +131,7 @@ def test_unwritable_run_does_not_block_others(damage: str, tmp_path: Path) -> No
         code = (
             "import os, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
             "import test_runs\n"
-            "identity = test_runs.provenance.identity(test_runs.RECIPE, test_runs.DIGITS)\n"
+            "identity = test_runs.provenance.identity(test_runs.RECIPE, test_runs.DATA)\n"
             "test_runs.provenance.identity = lambda *_: identity\n"
             "if os.geteuid() == 0: os.seteuid(65534)\n"
             "print(test_runs.begin(Path(sys.argv[2])))"
@@ -153,11 +176,11 @@ def test_run_completed_by_another_process_is_not_resumed(tmp_path: Path, monkeyp
     assert (name != first, resumed) == (True, False)
 
 
-def test_identity_contains_what_changes_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = provenance.identity(RECIPE, DIGITS)
+def test_identity_contains_precision_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = provenance.identity(RECIPE, DATA)
     assert first["precision"] in ("float32", "bfloat16", "float16")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert provenance.identity(RECIPE, DIGITS) != first
+    assert provenance.identity(RECIPE, DATA) != first
     json.dumps(first)
 
 
@@ -165,22 +188,22 @@ CONFIG = {"recipe": RECIPE, "data": None, "cache": Path("cache")}
 
 
 @pytest.mark.parametrize("name", ["runs", "submissions"])
-def test_output_folders_are_checked_before_training(name: str, tmp_path: Path) -> None:
+def test_unusable_output_folder_is_refused_before_training(name: str, tmp_path: Path) -> None:
     runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
-    assert not list(tmp_path.iterdir()), "nothing is made"
+    assert not list(tmp_path.iterdir()), "no folder is created"
     (tmp_path / name).write_text("")
     with pytest.raises(BadInput, match=f"{name}: expected a folder, found a file"):
         runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
 
 
-def test_damaged_ledger_is_reported_before_training(tmp_path: Path) -> None:
+def test_damaged_ledger_is_refused_before_training(tmp_path: Path) -> None:
     files.write_bytes(tmp_path / "submissions" / "ledger.csv", b"\xff\xff")
     with pytest.raises(BadInput, match=r"ledger\.csv"):
         runs.check_outputs(runs.RunConfig(home=tmp_path, **CONFIG))
 
 
 @pytest.mark.parametrize("backend", ["module://nothing.there", "nonsense"])
-def test_unknown_plot_backend_is_ignored(backend: str) -> None:
+def test_unknown_plot_backend_does_not_prevent_plots(backend: str) -> None:
     code = "from digit_recognizer.evaluation import plots; print(plots.why_not_drawable() or 'drawable')"
     environment = os.environ | {"MPLBACKEND": backend}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""A file that is written passes the check; one with any fault does not, and every fault is named by line."""
+"""Submission files: writing, faults by line, warnings, and the verb check."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ def faults(tmp_path: Path, text: str | bytes, rows: int = 50) -> list[str]:
     return submission.check(path, rows)
 
 
-def test_written_submission_passes_and_has_the_digits(tmp_path: Path) -> None:
+def test_written_file_is_valid_and_has_the_given_digits(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.csv"
     submission.write(path, DIGITS)
     assert path.read_text() == GOOD
@@ -36,14 +36,14 @@ def test_written_submission_passes_and_has_the_digits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pd.read_csv(path)["Label"], DIGITS)
 
 
-def test_crlf_and_missing_last_line_end_pass(tmp_path: Path) -> None:
+def test_crlf_and_missing_last_line_end_are_valid(tmp_path: Path) -> None:
     assert faults(tmp_path, GOOD.replace("\n", "\r\n")) == []
     assert faults(tmp_path, GOOD.rstrip()) == []
     assert faults(tmp_path, GOOD.replace("\n", "\r\n").rstrip()) == []
 
 
 def in_order(*order: int) -> str:
-    """The good file with its rows in another order; numbers of rows from 1."""
+    """Return the valid file with its rows in this order, counted from 1."""
     return "\n".join([LINES[0], *(LINES[i] for i in order), ""])
 
 
@@ -52,7 +52,7 @@ QUOTED = "ImageId,Label\n" + "".join(f'"{i}","{d}"\n' for i, d in enumerate(DIGI
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (GOOD, []),
         (QUOTED, ["quoted"]),
@@ -66,15 +66,15 @@ QUOTED = "ImageId,Label\n" + "".join(f'"{i}","{d}"\n' for i, d in enumerate(DIGI
         (in_order(*BACKWARDS).replace("\n7,", '\n"7",'), ["quoted", "order"]),
     ],
 )
-def test_unusual_but_accepted_files_pass_with_a_warning(text: str, told: list[str], tmp_path: Path) -> None:
+def test_what_kaggle_accepts_is_valid_with_a_warning(text: str, expected: list[str], tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_bytes(text.encode())
     assert submission.check(path, 50) == []
     _, warnings = submission.examine(path, 50)
-    assert len(warnings) == len(told)
-    assert all(word in warning for word, warning in zip(told, warnings, strict=True))
+    assert len(warnings) == len(expected)
+    assert all(word in warning for word, warning in zip(expected, warnings, strict=True))
     done = call("check", "--file", path, "--rows", 50, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("warning: ")) == (0, len(told))
+    assert (done.returncode, done.stderr.count("warning: ")) == (0, len(expected))
 
 
 def with_line(number: int, text: str) -> str:
@@ -82,7 +82,7 @@ def with_line(number: int, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", ["line 1: expected the header ImageId,Label, found nothing", "line 2: expected 50 rows, found the end"]),
         (GOOD.replace("ImageId", "id"), ["line 1: expected the header ImageId,Label, found 'id,Label'"]),
@@ -164,14 +164,14 @@ def with_line(number: int, text: str) -> str:
         ),
     ],
 )
-def test_each_fault_is_named(text: str | bytes, told: list[str], tmp_path: Path) -> None:
-    found = faults(tmp_path, text)
-    assert len(found) == len(told)
-    for fault, expected in zip(found, told, strict=True):
-        assert fault.startswith(expected)
+def test_every_fault_is_reported(text: str | bytes, expected: list[str], tmp_path: Path) -> None:
+    reported = faults(tmp_path, text)
+    assert len(reported) == len(expected)
+    for fault, start in zip(reported, expected, strict=True):
+        assert fault.startswith(start)
 
 
-def test_check_prints_faults_and_sets_the_status(tmp_path: Path) -> None:
+def test_check_prints_faults_and_returns_their_status(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_text(with_line(9, "8,a"))
     good = tmp_path / "good.csv"
@@ -188,7 +188,7 @@ def test_check_prints_faults_and_sets_the_status(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", ["0", "-1", "-28000"])
-def test_rows_option_must_be_a_count(rows: str, tmp_path: Path) -> None:
+def test_number_of_rows_must_be_positive(rows: str, tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_text(GOOD)
     done = call("check", "--file", path, f"--rows={rows}", cwd=tmp_path)
@@ -196,14 +196,14 @@ def test_rows_option_must_be_a_count(rows: str, tmp_path: Path) -> None:
     assert re.search(f"rows: expected a whole number from 1 to .*, found {rows}", one_line(done.stderr))
 
 
-def test_large_row_count_needs_no_memory(tmp_path: Path) -> None:
+def test_large_number_of_rows_needs_little_memory(tmp_path: Path) -> None:
     assert faults(tmp_path, GOOD, rows=10**15) == [
         "line 52: expected 1,000,000,000,000,000 rows, found the end of the file after 50"
     ]
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device", "large"])
-def test_non_files_and_huge_files_are_refused_before_reading(kind: str, tmp_path: Path) -> None:
+def test_irregular_or_huge_file_is_refused_before_reading(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     if kind == "fifo":
         os.mkfifo(path)
@@ -221,40 +221,42 @@ def test_non_files_and_huge_files_are_refused_before_reading(kind: str, tmp_path
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\xff", b"{}", b"[]", b"[" * 10**5, b'{"identity": 3, "test_rows": "x"}'])
-def test_damaged_run_json_is_ignored_by_check(damaged: bytes, tmp_path: Path) -> None:
+def test_damaged_run_json_is_ignored(damaged: bytes, tmp_path: Path) -> None:
     path = tmp_path / "submissions" / "run-1.csv"
     submission.write(path, np.arange(28_000) % 10)
-    note = tmp_path / "runs" / "run-1" / "run.json"
-    note.parent.mkdir(parents=True)
-    note.write_bytes(damaged)
+    run_json = tmp_path / "runs" / "run-1" / "run.json"
+    run_json.parent.mkdir(parents=True)
+    run_json.write_bytes(damaged)
     done = call("check", "--file", path, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "cannot be submitted" not in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("name", "note", "why"),
+    ("name", "run_json", "reason"),
     [
         ("sample-1", None, "sample run"),
         ("mine", '{"identity": {"sample": true}, "test_rows": 50}', "sample run"),
         ("part", '{"identity": {"sample": false}, "test_rows": 50}', "50 test rows"),
     ],
 )
-def test_files_that_cannot_be_submitted_are_marked(name: str, note: str | None, why: str, tmp_path: Path) -> None:
+def test_check_states_why_a_file_cannot_be_submitted(
+    name: str, run_json: str | None, reason: str, tmp_path: Path
+) -> None:
     path = tmp_path / "submissions" / f"{name}.csv"
     submission.write(path, DIGITS)
     words: list[object] = ["--rows", 50]
-    if note:
+    if run_json:
         (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "run.json").write_text(note)
+        (tmp_path / "runs" / name / "run.json").write_text(run_json)
         words = []
     done = call("check", "--file", path, *words, cwd=tmp_path)
     assert done.returncode == 0
-    assert f"cannot be submitted: {why}" in done.stdout
+    assert f"cannot be submitted: {reason}" in done.stdout
 
 
 def accepted(text: bytes, rows: int) -> bool:
-    """Whether Python's CSV reader finds each id once and a digit with it: more than this must never pass."""
+    """Return whether Python's CSV reader finds each id once, with a digit; nothing else may be valid."""
     try:
         header, *table = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
     except (ValueError, csv.Error):
@@ -271,14 +273,14 @@ PIECE = st.sampled_from(
 
 @st.composite
 def almost_submissions(draw: st.DrawFn) -> bytes:
-    """A file of up to four rows in any order, often quoted, with up to three random edits."""
+    """Draw a file of up to four rows in any order, often quoted, with up to three random edits."""
     order = draw(st.permutations([1, 2, 3, 4]))
     field, end = draw(st.sampled_from(["{}", '"{}"'])), draw(st.sampled_from(["\n", "\r\n"]))
     rows = [("ImageId", "Label"), *((i, draw(st.integers(0, 9))) for i in order)]
     text = end.join(",".join(map(field.format, row)) for row in rows) + draw(st.sampled_from(["", end]))
     for _ in range(draw(st.integers(0, 3))):
-        at = draw(st.integers(0, len(text)))
-        text = text[:at] + draw(PIECE | st.just("")) + text[at + draw(st.integers(0, 2)) :]
+        start = draw(st.integers(0, len(text)))
+        text = text[:start] + draw(PIECE | st.just("")) + text[start + draw(st.integers(0, 2)) :]
     return text.encode()
 
 
@@ -287,27 +289,29 @@ def almost_submissions(draw: st.DrawFn) -> bytes:
 @example(b"ImageId,Label\r\n1,1\r\n2,2\r\n3,3\r\n4,4\r")
 @example(b'ImageId,Label\n"1","1"\n2,2\n3,3\n4,4\n')
 @example(b'"ImageId,Label"\n1,1\n2,2\n3,3\n4,4\n')
-def test_no_file_passes_that_the_csv_module_refuses(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_files_that_the_csv_reader_refuses_are_invalid(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.csv"
     path.write_bytes(content)
-    found, warnings = submission.examine(path, 4)
-    assert found or accepted(content, 4)
-    assert all(re.match("lines? [0-9]", fault) and fault.isprintable() for fault in found)
-    assert not (found and warnings)
+    reported, warnings = submission.examine(path, 4)
+    assert reported or accepted(content, 4)
+    assert all(re.match("lines? [0-9]", fault) and fault.isprintable() for fault in reported)
+    assert not (reported and warnings)
 
 
-def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
+def test_full_disk_keeps_the_old_file_and_no_partial_one(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_text("old")
     (tmp_path / f".file.csv.{os.getpid()}.part").symlink_to("/dev/full")
-    with pytest.raises(BadInput, match="No space left on device") as refused:
+    with pytest.raises(BadInput, match="No space left on device") as error:
         submission.write(path, DIGITS)
-    assert refused.value.hint == "free some space there"
+    assert error.value.hint == "free some space there"
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "submissions").write_text("")
     with pytest.raises(BadInput, match=r"File exists|Not a directory"):
         submission.write(tmp_path / "submissions" / "file.csv", DIGITS)

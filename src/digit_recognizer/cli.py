@@ -229,8 +229,8 @@ def _check(arguments: argparse.Namespace) -> int:
         return BadInput.status
     for warning in warnings:
         print(printable(f"warning: {path}: {warning}"), file=sys.stderr)
-    obstacle = replace(origin, test_rows=rows).obstacle
-    print(printable(f"{path}: valid, {rows:,} rows of ImageId,Label{obstacle and '; ' + obstacle}"))
+    reason = replace(origin, test_rows=rows).why_not_submittable
+    print(printable(f"{path}: valid, {rows:,} rows of ImageId,Label{reason and '; ' + reason}"))
     return 0
 
 

@@ -167,11 +167,11 @@ def read(folder: Path) -> list[Row]:
 def record(folder: Path, row: Row) -> None:
     """Add a row, or replace the row of the same run unless that was submitted."""
     with changing(folder) as rows:
-        before = next((i for i, old in enumerate(rows) if old.run == row.run), None)
-        if before is None:
+        index = next((i for i, old in enumerate(rows) if old.run == row.run), None)
+        if index is None:
             rows.append(row)
-        elif not (rows[before].reference or rows[before].status):
-            rows[before] = row.changed(extra=row.extra or rows[before].extra)
+        elif not (rows[index].reference or rows[index].status):
+            rows[index] = row.changed(extra=row.extra or rows[index].extra)
 
 
 def update(folder: Path, run: str, **fields: Any) -> Row:
@@ -179,9 +179,9 @@ def update(folder: Path, run: str, **fields: Any) -> Row:
     with changing(folder) as rows:
         if not any(row.run == run for row in rows):
             rows.append(Row(run=run))
-        at = next(i for i, row in enumerate(rows) if row.run == run)
-        rows[at] = rows[at].changed(**fields)
-        return rows[at]
+        index = next(i for i, row in enumerate(rows) if row.run == run)
+        rows[index] = rows[index].changed(**fields)
+        return rows[index]
 
 
 @contextmanager
@@ -193,12 +193,12 @@ def changing(folder: Path) -> Iterator[list[Row]]:
     """
     with files.locked(folder / f".{NAME}.lock"):
         rows_by_file = {path: _rows(path) for path in (folder / NAME, folder / (SAMPLE + NAME))}
-        rows = _merged([one for part in rows_by_file.values() for one in part])
+        rows = _merged([located_row for located_rows in rows_by_file.values() for located_row in located_rows])
         yield rows
         for path, before in reversed(rows_by_file.items()):
-            after = [row for row in rows if row.sample == path.name.startswith(SAMPLE)]
-            if after != [row for _, row in before]:
-                files.write_bytes(path, _text(after).encode(errors="replace"))
+            content = [row for row in rows if row.sample == path.name.startswith(SAMPLE)]
+            if content != [row for _, row in before]:
+                files.write_bytes(path, _text(content).encode(errors="replace"))
 
 
 def _text(rows: list[Row]) -> str:
@@ -207,8 +207,8 @@ def _text(rows: list[Row]) -> str:
     lines = [FIELDS + extra]
     for row in rows:
         files.safe_name(row.run, "run")
-        known = ("" if (value := getattr(row, name)) is None else str(value) for name in FIELDS)
-        lines.append((*known, *(dict(row.extra).get(column, "") for column in extra)))
+        values = ("" if (value := getattr(row, name)) is None else str(value) for name in FIELDS)
+        lines.append((*values, *(dict(row.extra).get(column, "") for column in extra)))
     return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
 
 
@@ -219,7 +219,7 @@ def _quoted(field: str) -> str:
 
 
 def _rows(path: Path) -> list[tuple[str, Row]]:
-    """Return the rows of a file, each with its file and line; separators of spreadsheets are accepted."""
+    """Return the rows of a file, each with its location; the separators that spreadsheets write are accepted."""
     with files.explained(path):
         try:
             content = path.read_bytes()
@@ -228,43 +228,43 @@ def _rows(path: Path) -> list[tuple[str, Row]]:
     line = 0
     try:
         text = content.decode("utf-8-sig")
-        head = re.split("[\\r\\n]", text, maxsplit=1)[0]
+        header = re.split("[\\r\\n]", text, maxsplit=1)[0]
         lines = csv.reader(
             io.StringIO(text, newline=""),
             strict=True,
-            delimiter=max(",;\t", key=lambda separator: head.count(separator)),
+            delimiter=max(",;\t", key=lambda separator: header.count(separator)),
         )
-        columns = [_plain(column).strip() for column in next(lines, [])]
+        columns = [_unescaped(column).strip() for column in next(lines, [])]
         if "run" not in columns:
             expected = f"expected the header {FIELDS[0]},{FIELDS[1]},…,{FIELDS[-1]}"
             raise BadInput(f"{path}, line 1: {expected}, found {','.join(columns)[:60] or 'nothing'}", hint=RESTORE)
-        if twice := next((column for column in columns if column and columns.count(column) > 1), None):
-            raise BadInput(f"{path}, line 1: expected each column once, found {twice[:60]} twice", hint=RESTORE)
+        if repeated := next((column for column in columns if column and columns.count(column) > 1), None):
+            raise BadInput(f"{path}, line 1: expected each column once, found {repeated[:60]} twice", hint=RESTORE)
         rows = []
         for fields in lines:
             line = lines.line_num
             if any(fields):
                 rows.append((f"{path}, line {line}", _row(f"{path}, line {line}", columns, fields)))
     except (UnicodeDecodeError, csv.Error) as error:
-        place = f"{path}, line {line + 1}" if isinstance(error, csv.Error) else path
-        raise BadInput(f"{place}: expected CSV in UTF-8, found another format ({error})", hint=RESTORE) from error
+        location = f"{path}, line {line + 1}" if isinstance(error, csv.Error) else path
+        raise BadInput(f"{location}: expected CSV in UTF-8, found another format ({error})", hint=RESTORE) from error
     return rows
 
 
-def _plain(field: str) -> str:
+def _unescaped(field: str) -> str:
     return field[1:] if field.startswith("'") and FORMULA.match(field) else field
 
 
-def _row(where: str, columns: list[str], fields: list[str]) -> Row:
+def _row(location: str, columns: list[str], fields: list[str]) -> Row:
     if len(fields) != len(columns):
-        raise BadInput(f"{where}: expected {len(columns)} fields, found {len(fields)}", hint=RESTORE)
+        raise BadInput(f"{location}: expected {len(columns)} fields, found {len(fields)}", hint=RESTORE)
     values: dict[str, Any] = {}
     extra = []
-    for column, field in zip(columns, map(_plain, fields), strict=True):
+    for column, field in zip(columns, map(_unescaped, fields), strict=True):
         if column in COUNTS:
             if not re.fullmatch("[0-9]{0,9}", field):
                 raise BadInput(
-                    f"{where}, column {column}: expected a count of rows, found {field[:60]!r}", hint=RESTORE
+                    f"{location}, column {column}: expected a count of rows, found {field[:60]!r}", hint=RESTORE
                 )
             values[column] = int(field) if field else None
         elif column in FIELDS:
@@ -272,29 +272,29 @@ def _row(where: str, columns: list[str], fields: list[str]) -> Row:
         elif column:
             extra.append((column, field))
         elif field:
-            raise BadInput(f"{where}: expected a column name, found none for {field[:60]!r}", hint=RESTORE)
-    files.safe_name(values["run"], f"{where}, column run")
+            raise BadInput(f"{location}: expected a column name, found none for {field[:60]!r}", hint=RESTORE)
+    files.safe_name(values["run"], f"{location}, column run")
     for errors, rows in PARTS:
-        wrong, of = values.get(errors), values.get(rows)
-        if wrong is not None and of is not None and wrong > of:
+        count, limit = values.get(errors), values.get(rows)
+        if count is not None and limit is not None and count > limit:
             raise BadInput(
-                f"{where}, column {errors}: expected at most the {of} of {rows}, found {wrong}", hint=RESTORE
+                f"{location}, column {errors}: expected at most the {limit} of {rows}, found {count}", hint=RESTORE
             )
     return Row(**values, extra=tuple(extra))
 
 
-def _merged(found: list[tuple[str, Row]]) -> list[Row]:
-    """Merge two rows of a run: of two rows of one file, the submitted one is kept."""
+def _merged(located_rows: list[tuple[str, Row]]) -> list[Row]:
+    """Merge rows of the same run: of two rows with the same submission file, the submitted one is kept."""
     rows: dict[str, tuple[str, Row]] = {}
-    for where, row in found:
-        first, other = rows.setdefault(row.run, (where, row))
+    for location, row in located_rows:
+        first, other = rows.setdefault(row.run, (location, row))
         if row == other:
             continue
         if row.file_sha256 != other.file_sha256 or bool(row.reference) == bool(other.reference):
-            place, line = where.rsplit(", ", 1)
-            place = line if first.startswith(f"{place}, ") else where
+            file, line = location.rsplit(", ", 1)
+            second = line if first.startswith(f"{file}, ") else location
             raise BadInput(
-                f"{first} and {place}: expected one row of run {row.run}, found two that differ",
+                f"{first} and {second}: expected one row of run {row.run}, found two that differ",
                 hint="remove one of them",
             )
         rows[row.run] = (first, row if row.reference else other)

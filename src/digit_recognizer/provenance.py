@@ -88,7 +88,7 @@ def commit() -> str | None:
 
 
 def processor() -> str:
-    """The processor's name, as the operating system reports it."""
+    """Return the processor's name, as the operating system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -110,13 +110,13 @@ class Provenance:
     test_rows: int | None
 
     @property
-    def obstacle(self) -> str:
+    def why_not_submittable(self) -> str:
         """Why its submission cannot be submitted; empty for the competition's data."""
-        return submission.obstacle(sample=self.sample, test_rows=self.test_rows)
+        return submission.why_not_submittable(sample=self.sample, test_rows=self.test_rows)
 
     @property
-    def doubt(self) -> str:
-        """Why it is submitted only if it is named; empty for a run on all training rows."""
+    def why_not_selected(self) -> str:
+        """Why it is submitted only if the user names it; empty for a run on all training rows."""
         if self.train_rows not in (None, TRAIN_ROWS):
             return f"submitted only with {hints.option('run')}: {self.train_rows:,} training rows"
         return ""
@@ -132,10 +132,10 @@ def find_provenance(home: Path, run: str, row: Row | None = None) -> Provenance:
         run: the name of the run.
         row: its row of the ledger, if there is one.
     """
-    about = {} if row and row.train_rows and row.test_rows else read_about(home, run)
-    sample = run.startswith(ledger.SAMPLE) or as_dict(about.get("identity")).get("sample") is True
-    train_rows = (row and row.train_rows) or as_count(about.get("train_rows"))
-    test_rows = (row and row.test_rows) or as_count(about.get("test_rows"))
+    run_json = {} if row and row.train_rows and row.test_rows else read_run_json(home, run)
+    sample = run.startswith(ledger.SAMPLE) or as_dict(run_json.get("identity")).get("sample") is True
+    train_rows = (row and row.train_rows) or as_count(run_json.get("train_rows"))
+    test_rows = (row and row.test_rows) or as_count(run_json.get("test_rows"))
     file = home / "submissions" / f"{run}.csv"
     if row and not test_rows and not sample and file.is_file():
         with suppress(BadInput):
@@ -143,7 +143,7 @@ def find_provenance(home: Path, run: str, row: Row | None = None) -> Provenance:
     return Provenance(sample, train_rows, test_rows)
 
 
-def read_about(home: Path, run: str) -> dict[str, Any]:
+def read_run_json(home: Path, run: str) -> dict[str, Any]:
     """Read the ``run.json`` of a run; empty if it is missing or damaged."""
     try:
         return files.read_json(home / "runs" / run / "run.json")

@@ -20,13 +20,14 @@ KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
 }
 PREPROCESSING = ("none", "deskew", "width", "deskew-width")
 PER_MEMBER = ("network", "preprocessing")  # fields with several values joined by +, used by the members in turn
-# The names that two fields and the values of one had before; digests of recipes are still made from them, so that a
-# ledger's old rows and new ones of the same recipe agree.
+# Former names of two fields and of the values of one. Digests are still computed from them, so that equal recipes have
+# equal digests in old and new rows of a ledger.
 FORMER_NAMES = {"preprocessing": "view", "knn_weight": "neighbours"}
 FORMER_PREPROCESSING = {"none": "plain", "deskew": "upright", "width": "widened", "deskew-width": "upright-widened"}
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SCHEDULES = ("one-cycle", "decay", "plateau", "constant")
 LIMIT = 1 << 16  # bytes of a recipe file, a hundred times the usual size
+FILE_HINT = "name a recipe file such as mine.toml"
 
 
 def _choice(text: str, values: tuple[str, ...], default: str | None = None) -> Any:
@@ -77,10 +78,10 @@ class Recipe:
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
             for part in value.split("+") if setting.name in PER_MEMBER else [value]:
-                choice = setting.metadata.get("choice", (part,))
-                if part not in choice:
+                choices = setting.metadata.get("choice", (part,))
+                if part not in choices:
                     raise BadInput(
-                        f"recipe, {setting.name}: expected one of {', '.join(choice)}, found {_shown(part)}",
+                        f"recipe, {setting.name}: expected one of {', '.join(choices)}, found {_shown(part)}",
                         hint=_value_hint(setting.name, part),
                     )
             low, high = setting.metadata.get("range", (value, value))
@@ -115,24 +116,24 @@ class Recipe:
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in dataclasses.asdict(self).items())
 
     def __str__(self) -> str:
-        load_recipe = RECIPES.get(self.name, self)
-        changes = [f"{f.name}={value}" for f in dataclasses.fields(self)
-                   if (value := getattr(self, f.name)) != getattr(load_recipe, f.name)]  # fmt: skip
+        named = RECIPES.get(self.name, self)
+        values = {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(self)}
+        changes = [f"{name}={value}" for name, value in values.items() if value != getattr(named, name)]
         return f"{self.name} with {', '.join(changes)}" if changes else self.name
 
 
 def _value_hint(field_name: str, value: str) -> str:
-    """Return the present name of a former value of ``preprocessing``, else an empty text."""
+    """Return the present name of a former value of ``preprocessing``, or else an empty text."""
     present = {former: name for name, former in FORMER_PREPROCESSING.items()}
     return f"{value} is now {present[value]}" if field_name == "preprocessing" and value in present else ""
 
 
 def _field_hint(name: str) -> str:
-    """Return the present name of a former field, else all names."""
+    """Return the present name of a former field, or else the names of all fields."""
     present = {former: field_name for field_name, former in FORMER_NAMES.items()}
     if name in present:
         return f"{name} is now {present[name]}"
-    return f"the fields are {', '.join(field.name for field in dataclasses.fields(Recipe))}"
+    return f"the fields are {', '.join(setting.name for setting in dataclasses.fields(Recipe))}"
 
 
 def recipe_fields() -> list[dataclasses.Field[Any]]:
@@ -141,8 +142,8 @@ def recipe_fields() -> list[dataclasses.Field[Any]]:
 
 
 def _plain(name: str, *, dropout: float, epochs: int = 10, folds: int = 10, **fields: Any) -> Recipe:
-    """Return a recipe of one network, trained with AdamW without augmentation, at a constant rate unless given."""
-    plain: dict[str, Any] = {"schedule": "constant", "learning_rate": 1e-3} | fields
+    """Return a recipe of one network without augmentation and weight decay, at a constant rate unless given."""
+    schedule: dict[str, Any] = {"schedule": "constant", "learning_rate": 1e-3} | fields
     return Recipe(
         name=name,
         network=name,
@@ -154,7 +155,7 @@ def _plain(name: str, *, dropout: float, epochs: int = 10, folds: int = 10, **fi
         rotation=0,
         zoom=0,
         shift=0,
-        **plain,
+        **schedule,
     )
 
 
@@ -235,14 +236,8 @@ RECIPES = {
     )
 }
 
-
-REFERENCE_RECIPES = (
-    "adaptive-cnn",
-    "three-conv",
-    "two-conv",
-    "conv-pool",
-    "dense",
-)  # of the five descriptions of digit recognisers
+# Reproductions of five published digit recognisers.
+REFERENCE_RECIPES = ("adaptive-cnn", "three-conv", "two-conv", "conv-pool", "dense")
 
 
 def load_recipe(name: str) -> Recipe:
@@ -266,28 +261,28 @@ def _read(path: Path) -> Recipe:
     """Read a recipe file: one line per field; fields with a default may be missing."""
     with files.explained(path):
         if path.exists() and not path.is_file():
-            raise BadInput(f"{path}: expected a file", hint="name a recipe file such as mine.toml")
+            raise BadInput(f"{path}: expected a file, found a folder or device", hint=FILE_HINT)
         with path.open("rb") as file:
             content = file.read(LIMIT + 1)
     if len(content) > LIMIT:
-        raise BadInput(f"{path}: expected a recipe file of at most {LIMIT:,} bytes, found a larger one")
+        raise BadInput(f"{path}: expected a recipe file of at most {LIMIT:,} bytes, found more", hint=FILE_HINT)
     try:
-        given = {"name": path.stem} | tomllib.loads(content.decode("utf-8-sig"))
+        values = {"name": path.stem} | tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # TOML's own error and Unicode's are ValueErrors
         raise BadInput(
-            f"{path}: expected TOML, a line such as `epochs = 10` for each field; {_shortened(str(error))}"
+            f"{path}: expected TOML: {_shortened(str(error))}", hint="write one line per field, such as epochs = 10"
         ) from None
-    known = {setting.name: setting for setting in dataclasses.fields(Recipe)}
-    for name, value in given.items():
-        if name not in known:
+    settings = {setting.name: setting for setting in dataclasses.fields(Recipe)}
+    for name, value in values.items():
+        if name not in settings:
             raise BadInput(f"{path}: unknown field {_shown(name)}", hint=_field_hint(name))
-        kinds, expected = KINDS[known[name].type]
+        kinds, expected = KINDS[settings[name].type]
         if type(value) not in kinds:
             raise BadInput(f"{path}, {name}: expected {expected}, found {_shown(value)}")
-    missing = [name for name, one in known.items() if name not in given and one.default is dataclasses.MISSING]
-    if missing:
+    required = (name for name, setting in settings.items() if setting.default is dataclasses.MISSING)
+    if missing := [name for name in required if name not in values]:
         raise BadInput(f"{path}: missing fields: {', '.join(missing)}", hint="add a line for each")
-    name = given["name"]
+    name = values["name"]
     # A run's name begins with that of its recipe; names of sample runs begin with sample-.
     if not re.fullmatch("[a-z0-9][a-z0-9-]{0,59}", name) or name in RECIPES or re.match("sample(-|$)", name):
         raise BadInput(
@@ -296,7 +291,7 @@ def _read(path: Path) -> Recipe:
             hint='rename the file, or add a line such as name = "mine"',
         )
     try:
-        return Recipe(**given)
+        return Recipe(**values)
     except BadInput as error:
         raise BadInput(f"{path}: {error}", hint=error.hint) from error
 

@@ -32,6 +32,7 @@ from digit_recognizer.ensemble.blend import Blend
 from digit_recognizer.ensemble.members import Member
 from digit_recognizer.errors import BadInput, printable
 from digit_recognizer.evaluation import plots
+from digit_recognizer.evaluation.scores import Scores
 from digit_recognizer.recipe import Recipe
 
 TIME_SUFFIX = re.compile(r"-\d{8}-\d{6}(-\d+)?$")  # the end of a run's name: its start time
@@ -135,7 +136,7 @@ def begin(home: Path, recipe: Recipe, data: Dataset) -> Run:
         with files.explained(home):
             folder = _new_folder(home, name)
             lock = files.lock(folder / "lock", wait=False)
-        about = {
+        record = {
             "identity": identity,
             "train_rows": len(data.labels),
             "test_rows": len(data.test_images),
@@ -144,13 +145,16 @@ def begin(home: Path, recipe: Recipe, data: Dataset) -> Run:
             "machine": {"system": platform.platform(), "processor": provenance.processor(), "cores": os.cpu_count()},
             "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        files.write_json(folder / "run.json", about)
+        files.write_json(folder / "run.json", record)
     return Run(folder, identity, lock, resumed=False)
 
 
-def find_complete(home: Path, recipe: Recipe, data: Dataset) -> Path | None:
-    """Return the folder of a complete run of the same identity; None if there is none."""
-    return next(complete_runs(home, recipe, data), None)
+def find_complete(home: Path, recipe: Recipe, data: Dataset) -> tuple[Path, Scores] | None:
+    """Return the folder and the scores of a complete run of the same identity; None if there is none."""
+    for folder in complete_runs(home, recipe, data):
+        with suppress(BadInput):  # damaged scores
+            return folder, Scores.from_json(files.read_json(folder / "scores.json"))
+    return None
 
 
 def complete_runs(home: Path, recipe: Recipe, data: Dataset) -> Iterator[Path]:
@@ -181,29 +185,44 @@ def stored_members(folder: Path, count: int) -> list[Member]:
 
 
 def restore_submission(folder: Path, file: Path, copy_to: Path | None) -> None:
-    """Write the submission of a complete run again from its probabilities, where the file is missing."""
-    missing = [path for path in (file, copy_to) if path and not path.exists()]
-    if missing:
-        with files.explained(folder / "test.npy"):
-            digits = np.load(folder / "test.npy", allow_pickle=False).argmax(axis=1)
-        for path in missing:
-            submission.write(path, digits)
+    """Write the submission of a complete run again from its probabilities.
+
+    Args:
+        folder: the run's folder.
+        file: the submission; it is written only if it is missing.
+        copy_to: a second path, which is always written, since another run may have written it; None for none.
+
+    Raises:
+        BadInput: the probabilities are missing or damaged, or a file cannot be written.
+    """
+    paths = [path for path in (file, copy_to) if path and (path == copy_to or not path.exists())]
+    if not paths:
+        return
+    probabilities = folder / "test.npy"
+    try:
+        with files.explained(probabilities):
+            digits = np.load(probabilities, allow_pickle=False).argmax(axis=1)
+    except (ValueError, EOFError) as error:
+        raise BadInput(f"{probabilities}: damaged: {error}", hint="remove the run's folder and run again") from None
+    for path in paths:
+        submission.write(path, digits)
 
 
 def closing_lines(config: RunConfig, run: str, data: Dataset) -> str:
     """Return the last lines of a run: its submission, the time taken, and the next step."""
     rows = len(data.test_images)
-    obstacle = submission.obstacle(sample=data.sample, test_rows=rows)
+    reason = submission.why_not_submittable(sample=data.sample, test_rows=rows)
     if data.sample:
         next_step = hints.command("run", data="digit-recognizer.zip")
-    elif obstacle:
+    elif reason:
         next_step = f"{hints.command('run')} with the competition's files"
     elif config.in_kernel:
         next_step = "submit submission.csv from the output of this version, on Kaggle"
     else:
         next_step = hints.command("submit", run=run)
     lines = [
-        f"submission: submissions/{run}.csv, {rows:,} rows, checked{obstacle and '; ' + obstacle}",
+        f"submission: submissions/{run}.csv",
+        f"  {rows:,} rows, checked{reason and '; ' + reason}",
         f"time: {format_duration(time.monotonic() - config.started)}",
         f"next: {next_step}",
     ]

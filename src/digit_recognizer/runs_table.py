@@ -84,7 +84,7 @@ def recipe_differences(home: Path, rows: list[Row]) -> str:
 
 def _recipe_fields(home: Path, run: str) -> dict[str, Any]:
     """Return the recipe of a run by the present names of its fields; empty if the run does not have it."""
-    identity = provenance.as_dict(provenance.read_about(home, run).get("identity"))
+    identity = provenance.as_dict(provenance.read_run_json(home, run).get("identity"))
     stored = provenance.as_dict(identity.get("recipe"))
     names = {former: name for name, former in recipes.FORMER_NAMES.items()}
     values = {former: value for value, former in recipes.FORMER_PREPROCESSING.items()}

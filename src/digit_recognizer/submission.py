@@ -33,14 +33,17 @@ def write(path: Path, digits: npt.NDArray[np.integer], *, copy_to: Path | None =
     import pandas as pd
 
     table = pd.DataFrame({"ImageId": np.arange(1, len(digits) + 1), "Label": digits})
-    for place in filter(None, (path, copy_to)):
-        with files.replacing(place) as part:
+    for target in filter(None, (path, copy_to)):
+        with files.replacing(target) as part:
             table.to_csv(part, index=False, lineterminator="\n")
             if faults := check(part, len(digits)):
-                raise KitError(f"{place}: faults after writing: {'; '.join(faults)}")
+                raise KitError(
+                    f"{target}: faults after writing: {'; '.join(faults)}",
+                    hint="check the disk, then run again",
+                )
 
 
-def obstacle(*, sample: bool, test_rows: int | None) -> str:
+def why_not_submittable(*, sample: bool, test_rows: int | None) -> str:
     """Return why a submission made from such data cannot be submitted; empty for the competition's or unknown data."""
     if sample:
         return "cannot be submitted: sample run"
@@ -74,32 +77,32 @@ def examine(path: Path, rows: int = ROWS) -> tuple[list[str], list[str]]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        at = content.count(b"\n", 0, error.start) + 1
-        return [f"line {at}: expected UTF-8 text, found byte 0x{content[error.start]:02x}"], []
+        number = content.count(b"\n", 0, error.start) + 1
+        return [f"line {number}: expected UTF-8 text, found byte 0x{content[error.start]:02x}"], []
     lines = text.split("\n")
-    unfinished = lines[-1] != ""  # the last line may have no line end
-    if len(lines) > 1 and not unfinished:
+    no_last_end = lines[-1] != ""  # the last line may have no line end
+    if len(lines) > 1 and not no_last_end:
         lines.pop()
     crlf = lines[0].endswith("\r") and "\n" in text
     faults, fields, quoted = [], [], False
     for number, line in enumerate(lines, start=1):
-        if unfinished and number == len(lines):
+        if no_last_end and number == len(lines):
             if line.endswith("\r"):
                 faults.append(_Fault(number, "line end", f"{_end(crlf)} or nothing after the last row", "CR"))
         elif line.endswith("\r") != crlf:
             faults.append(_Fault(number, "line end", f"the line end of line 1, {_end(crlf)}", _end(not crlf)))
-        plain = [_unquoted(field) for field in line.removesuffix("\r").split(",")]
-        quoted = quoted or any(was for _, was in plain)
-        fields.append([field for field, _ in plain])
+        unquoted = [_unquoted(field) for field in line.removesuffix("\r").split(",")]
+        quoted = quoted or any(had_quotes for _, had_quotes in unquoted)
+        fields.append([field for field, _ in unquoted])
     shuffled = _shuffled(fields[1 : rows + 1], rows)
-    where: dict[str, list[int]] = {}  # ImageId → the lines it is on
+    lines_of_id: dict[str, list[int]] = {}  # ImageId → numbers of its lines
     for number, row in enumerate(fields[1 : rows + 1], start=2):
-        where.setdefault(row[0], []).append(number)
+        lines_of_id.setdefault(row[0], []).append(number)
     for number, (line, row) in enumerate(zip(lines, fields, strict=True), start=1):
-        faults += _faults_of_line(number, line.removesuffix("\r"), row, rows, where, shuffled)
+        faults += _faults_of_line(number, line.removesuffix("\r"), row, rows, lines_of_id, shuffled)
     if len(lines) <= rows:
         faults.append(_Fault(len(lines) + 1, "end", f"{rows:,} rows", f"the end of the file after {len(lines) - 1:,}"))
-    missing = next(image for image in count(1) if str(image) not in where)
+    missing = next(image for image in count(1) if str(image) not in lines_of_id)
     if shuffled and missing <= rows:
         faults.append(_Fault(len(lines) + 1, "missing", f"a row of ImageId {missing} before", "none"))
     warnings = ["quoted fields, which Kaggle accepts"] * quoted
@@ -115,13 +118,16 @@ def read(path: Path, rows: int = ROWS) -> bytes:
     """
     limit = max(LIMIT, 32 * rows)
     with files.explained(path):
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise BadInput(f"{path}: expected a file, found a {'folder' if path.is_dir() else 'device or pipe'}")
-        if about.st_size > limit:
-            raise BadInput(f"{path}: larger than {limit:,} bytes, which no submission of {rows:,} rows is")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "folder" if path.is_dir() else "device or pipe"
+            raise BadInput(f"{path}: expected a file, found a {kind}", hint="name a submission file")
+        if status.st_size > limit:
+            raise BadInput(
+                f"{path}: larger than {limit:,} bytes, the limit for {rows:,} rows", hint="name a submission file"
+            )
         with path.open("rb") as file:
-            return file.read(about.st_size + 1)
+            return file.read(status.st_size + 1)
 
 
 def _canonical(content: bytes, rows: int) -> bool:
@@ -161,7 +167,7 @@ def _shuffled(table: list[list[str]], rows: int) -> bool:
 
 
 def _faults_of_line(
-    number: int, line: str, fields: list[str], rows: int, where: dict[str, list[int]], shuffled: bool
+    number: int, line: str, fields: list[str], rows: int, lines_of_id: dict[str, list[int]], shuffled: bool
 ) -> list[_Fault]:
     if number == 1:
         header = ",".join(fields) == HEADER
@@ -172,7 +178,7 @@ def _faults_of_line(
         return [_Fault(number, "fields", "an id and a label", _shown(line))]
     faults = []
     image, label = fields
-    others = [other for other in where[image] if other != number]
+    others = [other for other in lines_of_id[image] if other != number]
     found = _shown(image) + (f", as on line {others[0]}" if others else "")
     if not shuffled:
         if image != str(number - 1):
@@ -190,8 +196,8 @@ def _shown(field: str) -> str:
     return repr(field if len(field) <= 40 else field[:40] + "…") if field.strip() else "nothing"
 
 
-def _end(returned: bool) -> str:
-    return "CRLF" if returned else "LF"
+def _end(crlf: bool) -> str:
+    return "CRLF" if crlf else "LF"
 
 
 def _merged(faults: list[_Fault]) -> list[str]:
@@ -199,14 +205,17 @@ def _merged(faults: list[_Fault]) -> list[str]:
     spans: list[tuple[_Fault, int]] = []
     open_spans: dict[str, int] = {}  # kind → its last span
     for fault in faults:
-        at = open_spans.get(fault.kind)
-        if at is not None and spans[at][1] == fault.line - 1:
-            spans[at] = (spans[at][0], fault.line)
+        index = open_spans.get(fault.kind)
+        if index is not None and spans[index][1] == fault.line - 1:
+            spans[index] = (spans[index][0], fault.line)
         else:
             open_spans[fault.kind] = len(spans)
             spans.append((fault, fault.line))
     texts = []
     for first, last in spans:
-        where, which = (f"line {first.line}", "") if last == first.line else (f"lines {first.line} to {last}", "first ")
-        texts.append(f"{where}: {which}expected {first.expected}, found {first.found}")
+        if last == first.line:
+            location = f"line {first.line}: expected"
+        else:
+            location = f"lines {first.line} to {last}: first expected"
+        texts.append(f"{location} {first.expected}, found {first.found}")
     return texts

@@ -16,7 +16,7 @@ def test_budget_truncates_the_ensemble_and_is_kept(tmp_path: Path) -> None:
     assert time.monotonic() - start < 80
     (run,) = (tmp_path / "working" / "runs").glob("[!.]*")
     scores = json.loads((run / "scores.json").read_text())
-    assert re.search(r"^budget: time for \d+ of 90 members, [12] epochs each$", process.stdout, re.MULTILINE)
+    assert re.search(r"^budget: \d+ of 90 members fit, [12] epochs each$", process.stdout, re.MULTILINE)
     assert re.search(r"^truncated by the budget: \d+ of 90 members", process.stdout, re.MULTILINE)
     assert 2 <= scores["members"] < 90
     assert submission.check(tmp_path / "working" / "submission.csv", 359) == []

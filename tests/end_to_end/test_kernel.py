@@ -7,7 +7,6 @@ import random
 import re
 import resource
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import pytest
 from conftest import ROOT, kit, one_line
 from digit_recognizer import ledger, recipe, submission
 from digit_recognizer.data import dataset, splits
+from digit_recognizer.ensemble import knn
 from digit_recognizer.ensemble.blend import count_errors
 from digit_recognizer.training import trainer
 from digit_recognizer.training.backend import keras
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 SHORT = ("--recipe", "quick", "--epochs", "1", "--folds", "2", "--members", "2", "--knn-weight", "0")
 FAST = ("--recipe", "dense", "--epochs", "1")
-GOOD = ("--recipe", "quick", "--epochs", "8", "--folds", "4", "--members", "2", "--batch-size", "16")
+GOOD = ("--recipe", "quick", "--epochs", "6", "--folds", "4", "--members", "2", "--batch-size", "16")
 
 
 def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
@@ -89,15 +89,6 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture
-def incomplete(short: Path, tmp_path: Path) -> Path:
-    """A copy of the short run, as after a kill between the last member and the scores."""
-    home = tmp_path / "home"
-    shutil.copytree(short, home)
-    (only_run(home) / "scores.json").unlink()
-    return home
-
-
 def test_members_reach_95_percent_on_the_sample(trained: tuple[Path, str]) -> None:
     home, _ = trained
     scores = json.loads((only_run(home) / "scores.json").read_text())
@@ -128,7 +119,7 @@ def test_scores_match_the_stored_probabilities(trained: tuple[Path, str]) -> Non
 def test_plots_are_drawn(trained: tuple[Path, str]) -> None:
     home, shown = trained
     run = only_run(home)
-    assert f"plots: runs/{run.name}/history.png, confusion.png, predictions.png\n" in shown
+    assert f"plots: runs/{run.name}/\n  history.png, confusion.png, predictions.png\n" in shown
     assert sorted(path.name for path in run.glob("*.png")) == ["confusion.png", "history.png", "predictions.png"]
 
 
@@ -168,7 +159,11 @@ def test_submission_is_the_blend_and_marked_as_sample(trained: tuple[Path, str])
     file = home / "submissions" / f"{run.name}.csv"
     labels = np.loadtxt(file, delimiter=",", skiprows=1, dtype=int)[:, 1]
     members = [np.load(run / "members" / f"{i:02}" / "test.npy") for i in range(2)]
-    np.testing.assert_array_equal(labels, np.mean(members, axis=0, dtype=np.float64).argmax(axis=1))
+    blend = np.mean(members, axis=0, dtype=np.float64)
+    unambiguous = (blend >= knn.MIN_PROBABILITY).sum(axis=1) == 1
+    assert unambiguous.sum() > 250
+    np.testing.assert_array_equal(labels[unambiguous], blend.argmax(axis=1)[unambiguous])
+    np.testing.assert_array_equal(labels, np.load(run / "test.npy").argmax(axis=1))
     checked = kit("check", "--file", file, cwd=home)
     assert (checked.returncode, checked.stderr) == (0, "")
     assert "valid, 359 rows of ImageId,Label; cannot be submitted: sample run" in checked.stdout
@@ -185,21 +180,13 @@ def test_piped_output_is_plain_lines(trained: tuple[Path, str]) -> None:
         "* a member's lowest validation loss so far\nmember  epoch    loss  val loss   val acc  time left\n" in output
     )
     epochs = re.findall(
-        r"^   (\d)/2    (\d)/8  \d\.\d{4}    \d\.\d{4}[* ]   [01]\.\d{4}(  \d+ s)?$", output, re.MULTILINE
+        r"^   (\d)/2    (\d)/6  \d\.\d{4}    \d\.\d{4}[* ]   [01]\.\d{4}(  \d+ s)?$", output, re.MULTILINE
     )
-    assert sorted((m, e) for m, e, _ in epochs) == [(str(m), str(e)) for m in (1, 2) for e in range(1, 9)]
+    assert sorted((m, e) for m, e, _ in epochs) == [(str(m), str(e)) for m in (1, 2) for e in range(1, 7)]
     assert all(left for _, _, left in epochs[:-1])
     assert len(re.findall(r"^member \d/2 trained in \d+ s", output, re.MULTILINE)) == 2
-    assert re.search(r"^holdout, blend of 2: \d+ of 144 rows wrong, accuracy 0\.\d{5} \(95 %: ", output, re.MULTILINE)
-
-
-def test_same_seed_gives_the_same_bytes(short: Path, tmp_path: Path) -> None:
-    assert kit("run", *SHORT, cwd=tmp_path).returncode == 0
-    assert submission_of(tmp_path) == submission_of(short)
-    for name in ("oof.npy", "holdout.npy", "test.npy"):
-        assert (only_run(tmp_path) / name).read_bytes() == (only_run(short) / name).read_bytes()
-    first, second = [np.load(only_run(short) / "members" / index / "test.npy") for index in ("00", "01")]
-    assert (first != second).any()
+    assert re.search(r"^holdout, blend of 2: \d+ of 144 rows wrong\n  accuracy 0\.\d{5} \(95 %: ", output, re.MULTILINE)
+    assert max(map(len, output[output.index("starting") :].splitlines())) <= 60
 
 
 @pytest.fixture
@@ -226,45 +213,11 @@ def test_killed_run_is_resumed_with_the_same_result(short: Path, tmp_path: Path)
     assert ", resumed" in again.stdout
     assert "member 1/2" in again.stdout
     assert submission_of(tmp_path) == submission_of(short)
+    for name in ("oof.npy", "holdout.npy", "test.npy"):
+        assert (only_run(tmp_path) / name).read_bytes() == (only_run(short) / name).read_bytes()
+    first, second = (np.load(only_run(short) / "members" / index / "test.npy") for index in ("00", "01"))
+    assert (first != second).any()
     assert not list(tmp_path.rglob("*.part"))
-
-
-def test_complete_run_is_not_trained_again(short: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(short, home)
-    (file,) = home.glob("submissions/sample-quick-*.csv")
-    content = file.read_bytes()
-    for missing in (False, True):
-        if missing:
-            file.unlink()
-        again = kit("run", *SHORT, cwd=home)
-        assert (again.returncode, again.stderr) == (0, "")
-        assert f"run: runs/{only_run(home).name} is complete" in again.stdout
-        assert "hint: to train other networks, add --seed 1\n" in again.stdout
-        assert re.search(r"^holdout, blend of 2: \d+ of 144 rows wrong", again.stdout, re.MULTILINE)
-        assert again.stdout.splitlines()[-1] == "next: digit-recognizer run --data digit-recognizer.zip"
-        assert "starting" not in again.stdout
-        assert file.read_bytes() == content
-
-
-def test_failing_plot_does_not_fail_the_run(incomplete: Path, short: Path) -> None:
-    (only_run(incomplete) / "history.png").unlink()
-    (only_run(incomplete) / "history.png").mkdir()
-    again = kit("run", *SHORT, cwd=incomplete)
-    assert (again.returncode, again.stderr) == (0, "")
-    assert "plots: not drawn, BadInput: " in again.stdout
-    assert submission_of(incomplete) == submission_of(short)
-    assert (only_run(incomplete) / "scores.json").exists()
-
-
-@pytest.mark.parametrize("name", ["submissions/ledger.csv", "submissions"])
-def test_unusable_outputs_are_refused_before_training(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"\xff")
-    done = kit("run", *FAST, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert name in one_line(done.stderr)
 
 
 def test_killed_worker_ends_the_run_with_error_and_hint(tmp_path: Path) -> None:
@@ -277,17 +230,6 @@ def test_killed_worker_ends_the_run_with_error_and_hint(tmp_path: Path) -> None:
     assert output.splitlines()[-1].startswith("hint: ")
     assert "Traceback" not in output
     assert not workers_in(tmp_path)
-
-
-def test_two_processes_make_two_runs(tmp_path: Path) -> None:
-    processes = [start(*FAST, cwd=tmp_path) for _ in range(2)]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert (
-        len(list(tmp_path.glob("runs/*/scores.json")))
-        == len(list(tmp_path.glob("submissions/sample-dense-*.csv")))
-        == 2
-    )
 
 
 def test_terminal_shows_bars_and_ctrl_c_ends_with_one_line(tmp_path: Path) -> None:
@@ -329,13 +271,6 @@ def test_full_disk_is_one_error(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "File too large" in one_line(done.stderr)
     assert not (tmp_path / "submissions").exists()
-
-
-def test_unwritable_folder_is_one_error(tmp_path: Path) -> None:
-    (tmp_path / "runs").write_text("")
-    done = kit("run", *FAST, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "runs" in one_line(done.stderr)
 
 
 def test_closed_output_pipe_ends_the_run_silently(tmp_path: Path) -> None:

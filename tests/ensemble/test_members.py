@@ -1,7 +1,8 @@
-"""Stored members: what is written is read back, and whatever was damaged since is named."""
+"""Stored members: writing, reading, and damage."""
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,21 +23,29 @@ def probabilities(seed: int = 0) -> dict[str, members.Probabilities]:
     return {name: random.dirichlet(np.ones(10), 20).astype(np.float32) for name in members.PROBABILITIES}
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a stored member."""
+    folder = tmp_path_factory.mktemp("stored")
+    (folder / members.NETWORK).write_bytes(bytes(range(256)))
+    members.write_member(folder, "owner", RECORD, HISTORY, "layers", probabilities())
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / members.NETWORK).write_bytes(bytes(range(256)))
-    members.write_member(tmp_path, "owner", RECORD, HISTORY, "layers", probabilities())
-    return tmp_path
+def folder(stored: Path, tmp_path: Path) -> Path:
+    """A copy of the stored member, to be changed."""
+    return shutil.copytree(stored, tmp_path / "00")
 
 
-def test_written_member_is_read_back(folder: Path) -> None:
-    found = members.read_member(folder, "owner")
-    assert {name: found.record[name] for name in RECORD} == RECORD
-    assert str(found.history) == str(HISTORY)
+def test_member_is_read_as_written(folder: Path) -> None:
+    member = members.read_member(folder, "owner")
+    assert {name: member.record[name] for name in RECORD} == RECORD
+    assert str(member.history) == str(HISTORY)
     for name, array in probabilities().items():
-        np.testing.assert_array_equal(found.probabilities[name], array)
-    assert found.complete(load_recipe("quick"))
-    assert not found.complete(load_recipe("quick").changed(epochs=9))
+        np.testing.assert_array_equal(member.probabilities[name], array)
+    assert member.complete(load_recipe("quick"))
+    assert not member.complete(load_recipe("quick").changed(epochs=9))
 
 
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"stopped": True}])
@@ -45,8 +54,8 @@ def test_truncated_member_is_not_complete(change: dict[str, object], folder: Pat
     assert not members.read_member(folder, "owner").complete(load_recipe("quick"))
 
 
-def resaved(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[bytes], bytes]:
-    """Damage the array of a ``.npy`` file; other files get a letter more."""
+def changed_array(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[bytes], bytes]:
+    """Return a function that changes the array of a ``.npy`` file, or appends a letter to other files."""
 
     def damage(content: bytes) -> bytes:
         try:
@@ -66,10 +75,10 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "zeroed tail": lambda content: content[: -len(content) // 3] + bytes(len(content) // 3 + 1),
     "a bit": lambda content: content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 4])
     + content[len(content) // 2 + 1 :],
-    "NaN": resaved(lambda array: np.where(np.arange(10) == 3, np.nan, array).astype(np.float32)),
-    "reversed rows": resaved(lambda array: array[::-1]),
-    "another shape": resaved(lambda array: array[:, :9]),
-    "another dtype": resaved(lambda array: array.astype(np.float64)),
+    "NaN": changed_array(lambda array: np.where(np.arange(10) == 3, np.nan, array).astype(np.float32)),
+    "reversed rows": changed_array(lambda array: array[::-1]),
+    "another shape": changed_array(lambda array: array[:, :9]),
+    "another dtype": changed_array(lambda array: array.astype(np.float64)),
     "an object": lambda content: b"{}",
     "a list": lambda content: b"[" * 2000,
     "not UTF-8": lambda content: b"\xff" + content,
@@ -81,10 +90,10 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 def test_damaged_file_is_named(name: str, damage: str, folder: Path) -> None:
     path = folder / name
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(BadInput) as error:
         members.read_member(folder, "owner")
-    assert str(path) in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", [*members.FILES, members.RECORD])
@@ -121,7 +130,7 @@ def test_exchanged_files_are_detected(folder: Path) -> None:
         members.read_member(folder, "owner")
 
 
-def test_non_finite_probabilities_are_not_stored(folder: Path) -> None:
+def test_infinite_probabilities_are_not_stored(folder: Path) -> None:
     (folder / members.RECORD).unlink()
     broken = probabilities()
     broken["test"][3, 3] = np.inf
@@ -130,7 +139,7 @@ def test_non_finite_probabilities_are_not_stored(folder: Path) -> None:
     assert not (folder / members.RECORD).exists()
 
 
-def test_digest_of_the_record_survives_json(folder: Path) -> None:
+def test_rewritten_record_keeps_its_digest(folder: Path) -> None:
     record = files.read_json(folder / members.RECORD)
     files.write_json(folder / members.RECORD, record)
     assert members.read_member(folder, "owner").record["seconds"] == 1.5

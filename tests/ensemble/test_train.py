@@ -1,19 +1,19 @@
 """Training of a run's members, with a fake trainer: which members are trained, kept, and trained again."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from digit_recognizer import files, runs
+from digit_recognizer import runs
 from digit_recognizer.data import dataset, splits
 from digit_recognizer.ensemble import members, train
 from digit_recognizer.ensemble.members import Member
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe, load_recipe
-from digit_recognizer.training.progress import Progress
+from fake_trainer import FakeTrainer, run_in_process
 
 LABELS = np.arange(200, dtype=np.uint8) % 10
 DATA = dataset.Dataset(
@@ -21,64 +21,6 @@ DATA = dataset.Dataset(
 )
 RECIPE = load_recipe("dense").changed(folds=4, members=3, holdout=0.1, epochs=2)
 SPLIT = splits.split(LABELS, folds=4, members=3, holdout=0.1, seed=0)
-
-
-class FakeTrainer:
-    """Stores members with random probabilities; ``trained`` lists their indices, ``epochs`` their epochs."""
-
-    def __init__(self, interrupt_after: int | None = None) -> None:
-        self.trained: list[int] = []
-        self.epochs: list[int] = []
-        self.interrupt_after = interrupt_after
-
-    def train_one(
-        self,
-        recipe: Recipe,
-        data: dataset.Dataset,
-        split: splits.Split,
-        places: Sequence[train.MemberPlace],
-        last_step: float | None,
-        index: int,
-        reporter: object,
-    ) -> float:
-        if len(self.trained) == self.interrupt_after:
-            raise KeyboardInterrupt
-        folder, owner = places[index]
-        files.write_bytes(folder / members.NETWORK, b"network")
-        random = np.random.default_rng(index)
-
-        def probabilities(rows: int) -> members.Probabilities:
-            return random.dirichlet(np.ones(10), rows).astype(np.float32)
-
-        validation, holdout = len(split.folds[index].validation), len(split.holdout)
-        arrays = {
-            "fold": probabilities(validation),
-            "fold-last-epoch": probabilities(validation),
-            "holdout": probabilities(holdout),
-            "holdout-last-epoch": probabilities(holdout),
-            "test": probabilities(len(data.test_images)),
-        }
-        record = {"member": index, "epochs": recipe.epochs, "stopped": False}
-        members.write_member(folder, owner, record, {"loss": [1.0]}, "summary", arrays)
-        self.trained.append(index)
-        self.epochs.append(recipe.epochs)
-        return 1.0
-
-    def run_jobs(
-        self,
-        job: Callable[[int, object], float],
-        indices: Sequence[int],
-        progress: Progress,
-        *,
-        workers: int,
-        threads: int,
-        done: Callable[[int, float], None],
-        may_start: Callable[[], bool],
-    ) -> None:
-        for index in indices:
-            if not may_start():
-                return
-            done(index, job(index, None))
 
 
 def train_run(home: Path, trainer: FakeTrainer, recipe: Recipe = RECIPE, **options: object) -> dict[int, Member]:
@@ -90,7 +32,7 @@ def train_run(home: Path, trainer: FakeTrainer, recipe: Recipe = RECIPE, **optio
             SPLIT,
             run,
             train_one=trainer.train_one,
-            run_jobs=trainer.run_jobs,
+            run_jobs=run_in_process,
             **options,  # type: ignore[arg-type]
         )
     finally:

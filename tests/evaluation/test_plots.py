@@ -1,4 +1,4 @@
-"""The pictures of a run."""
+"""Plots of a run."""
 
 import struct
 from pathlib import Path
@@ -36,13 +36,21 @@ def test_three_plots_are_drawn(epochs: int, images: int, wrong: int, tmp_path: P
         assert drawn == {path.name: path.read_bytes() for path in tmp_path.iterdir()}, "the same each time"
 
 
-def test_predictions_show_first_and_least_confident_images() -> None:
+def test_predictions_plot_shows_the_first_and_the_least_confident_images() -> None:
     probabilities = np.full((100, 10), 0.001, np.float32)
     probabilities[:, 7] = 0.991
     probabilities[66] = 0.1
     figure = plots.plot_predictions(np.zeros((100, 28, 28), np.uint8), probabilities)
-    first, unsure = figure.subfigs
+    first, least_confident = figure.subfigs
     assert first.axes[0].texts[0].get_text() == "id 1"
     assert first.axes[0].get_title() == "7  99.1%"
-    assert unsure.axes[0].texts[0].get_text() == "id 67"
-    assert unsure.axes[0].get_title() == "0  10.0%"
+    assert least_confident.axes[0].texts[0].get_text() == "id 67"
+    assert least_confident.axes[0].get_title() == "0  10.0%"
+
+
+def test_failing_plot_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "history.png").mkdir()
+    history = {name: [0.9] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    pixels, probabilities = np.zeros((3, 28, 28), np.uint8), np.full((3, 10), 0.1, np.float32)
+    text = plots.save_plots(tmp_path, [history], np.eye(10, dtype=np.intp), pixels, probabilities)
+    assert text.startswith("plots: not drawn: BadInput: ")

@@ -7,7 +7,7 @@ The distance is the image distortion model of D. Keysers et al., "Deformation Mo
 import functools
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -98,18 +98,27 @@ def rerank_blend(blend: Blend, recipe: Recipe, data: Dataset, split: Split, *, d
         holdout_members_last=tuple(holdout_members[count:]),
     )
     changed = int((blend.test.argmax(axis=1) != test.argmax(axis=1)).sum())
-    before, after = (count_fold_errors(one.folds, one.fold_members, data.labels) for one in (blend, reranked))
-    print(f"k-NN re-ranking: {changed:,} of {len(test):,} test predictions changed", flush=True)
+    before, after = (
+        count_fold_errors(blend.folds, members, data.labels) for members in (blend.fold_members, fold_members)
+    )
     errors = f"out-of-fold errors {before:,} → {after:,}"
     if len(split.holdout):
-        before, after = (count_errors(data.labels[split.holdout], one.holdout) for one in (blend, reranked))
+        before, after = (
+            count_errors(data.labels[split.holdout], predictions) for predictions in (blend.holdout, holdout)
+        )
         errors += f", holdout errors {before:,} → {after:,}"
-    print(f"  {errors}", flush=True)
+    print(f"k-NN re-ranking: {changed:,} of {len(test):,} test predictions changed\n  {errors}", flush=True)
     return reranked
 
 
 def rerank(
-    queries: Sequence[Queries], images: Pixels, labels: Pixels, *, weight: float, deadline: float | None = None
+    queries: Sequence[Queries],
+    images: Pixels,
+    labels: Pixels,
+    *,
+    weight: float,
+    deadline: float | None = None,
+    run_jobs: Callable[..., None] = local.run_jobs,
 ) -> list[tuple[Probabilities, ...]]:
     """Re-rank all ambiguous predictions in worker processes, the most ambiguous images first.
 
@@ -118,21 +127,27 @@ def rerank(
         images, labels: uint8 (k, 28, 28) and (k,), the training rows.
         weight: 0 changes nothing (see ``reweight``).
         deadline: a time of ``time.monotonic`` after which no image is started; the rest keep their predictions.
+        run_jobs: computes distances in parallel; see ``executors.local.run_jobs``.
 
     Returns:
         for each of ``queries`` its predictions after re-ranking.
     """
-    flags = [functools.reduce(np.logical_or, map(ambiguous, group.predictions)) for group in queries]
-    rows = [(number, row) for number, group in enumerate(flags) for row in np.flatnonzero(group.any(axis=1))]
-    rows.sort(key=lambda place: -max(np.sort(one[place[1]])[-2] for one in queries[place[0]].predictions))
-    distances = [np.full(group.shape, np.nan, np.float32) for group in flags]
+    digits = [functools.reduce(np.logical_or, map(ambiguous, group.predictions)) for group in queries]
+    distances = [np.full(flags.shape, np.nan, np.float32) for flags in digits]
+    rows = [(number, int(row)) for number, flags in enumerate(digits) for row in np.flatnonzero(flags.any(axis=1))]
+
+    def second_probability(location: tuple[int, int]) -> float:
+        number, row = location
+        return max(float(np.sort(predictions[row])[-2]) for predictions in queries[number].predictions)
+
+    rows.sort(key=second_probability, reverse=True)
     if rows:
         allowed = np.zeros((len(queries), len(images)), bool)
         for mask, group in zip(allowed, queries, strict=True):
             mask[group.references] = True
         job = _DistanceJob(
             images=np.array([queries[number].images[row] for number, row in rows]),
-            digits=np.array([flags[number][row] for number, row in rows]),
+            digits=np.array([digits[number][row] for number, row in rows]),
             groups=np.array([number for number, _ in rows]),
             references=images,
             labels=labels,
@@ -140,15 +155,15 @@ def rerank(
         )
         count = 0
 
-        def done(index: int, found: Floats) -> None:
+        def done(index: int, image_distances: Floats) -> None:
             nonlocal count
             number, row = rows[index]
-            distances[number][row] = found
+            distances[number][row] = image_distances
             count += 1
             spinner.turn(f"{count / len(rows):.0%}")
 
         with Spinner(f"re-ranking {len(rows):,} ambiguous predictions by k-NN") as spinner:
-            local.run_jobs(
+            run_jobs(
                 job,
                 range(len(rows)),
                 Progress(0, 0, (), 0),
@@ -160,8 +175,8 @@ def rerank(
         if count < len(rows):
             print(f"budget: only {count:,} of {len(rows):,} ambiguous predictions were re-ranked", flush=True)
     return [
-        tuple(reweight(one, found, weight) for one in group.predictions)
-        for group, found in zip(queries, distances, strict=True)
+        tuple(reweight(predictions, group_distances, weight) for predictions in group.predictions)
+        for group, group_distances in zip(queries, distances, strict=True)
     ]
 
 
@@ -219,11 +234,13 @@ class _DistanceJob:
             euclidean[~allowed[rows]] = np.inf
             candidates = np.argsort(euclidean, kind="stable")[: min(COARSE_CANDIDATES, np.isfinite(euclidean).sum())]
             candidate_gradients = np.ascontiguousarray(np.moveaxis(coarse[candidates], 0, -1))
-            found = distortion_distances(coarse_gradients, candidate_gradients, reach=REACH // 2, patch=PATCH // 2 + 1)
-            candidates = candidates[np.argsort(found, kind="stable")[:FINE_CANDIDATES]]
+            distorted = distortion_distances(
+                coarse_gradients, candidate_gradients, reach=REACH // 2, patch=PATCH // 2 + 1
+            )
+            candidates = candidates[np.argsort(distorted, kind="stable")[:FINE_CANDIDATES]]
             candidate_gradients = gradients(self.references[rows[candidates]])
-            found = distortion_distances(fine_gradients, candidate_gradients, reach=REACH, patch=PATCH)
-            distances[digit] = np.sort(found)[:NEAREST].mean()
+            distorted = distortion_distances(fine_gradients, candidate_gradients, reach=REACH, patch=PATCH)
+            distances[digit] = np.sort(distorted)[:NEAREST].mean()
         return distances
 
     @functools.cached_property
@@ -296,19 +313,16 @@ def distortion_distances(image: Floats, reference: Floats, *, reach: int, patch:
     return total
 
 
-def estimate_rerank_seconds(recipe: Recipe, images: int) -> float:
-    """Estimate the seconds that the re-ranking of this many predictions takes; 0 where the recipe has none."""
-    return estimate_seconds(images) if recipe.knn_weight else 0.0
-
-
-def estimate_seconds(images: int) -> float:
-    """Measure a few distances, and estimate the seconds for this many predictions, with all cores in use."""
+def estimate_rerank_seconds(recipe: Recipe, predictions: int) -> float:
+    """Measure some distances, and return the estimated seconds of re-ranking; 0 if the recipe has no ``knn_weight``."""
+    if not recipe.knn_weight:
+        return 0.0
     blank = np.zeros((FINE_CANDIDATES, 28, 28), np.uint8)
     start = time.monotonic()
     for _ in range(4):
         distortion_distances(gradients(blank[:1]), gradients(blank), reach=REACH, patch=PATCH)
-    digit = 2 * (time.monotonic() - start) / 4  # the coarse search takes about as long again
-    return START_SECONDS + 2.2 * digit * AMBIGUOUS_SHARE * images / min(MAX_WORKERS, devices.cores())
+    digit = 2 * (time.monotonic() - start) / 4  # the coarse search takes about as long as the fine one
+    return START_SECONDS + 2.2 * digit * AMBIGUOUS_SHARE * predictions / min(MAX_WORKERS, devices.cores())
 
 
 def _halved(images: Pixels) -> Floats:

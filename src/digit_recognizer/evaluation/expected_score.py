@@ -44,8 +44,9 @@ class ExpectedScore:
 
     def __str__(self) -> str:
         return (
-            f"{self.accuracy:.5f} (90 %: {self.low:.5f} to {self.high:.5f} on all {self.rows:,} rows, "
-            f"{self.public_low:.5f} to {self.public_high:.5f} on a public part of {self.public_rows:,})"
+            f"{self.accuracy:.5f}\n"
+            f"  90 %: {self.low:.5f} to {self.high:.5f} on all {self.rows:,} rows\n"
+            f"  90 %: {self.public_low:.5f} to {self.public_high:.5f} on a public part of {self.public_rows:,}"
         )
 
 
@@ -82,7 +83,7 @@ def expected_score(
         estimate = mean + weight * (single - float(holdout_rates.mean()))
         fold_variance = float(np.square(failures - single * counts).sum() / counts.sum() ** 2)
         estimate_variance = float(np.var(wrong - weight * holdout_rates, ddof=1)) / n + weight**2 * fold_variance
-        if 0 < estimate < 1 and estimate_variance > 0:  # else there are almost no errors
+        if 0 < estimate < 1 and estimate_variance > 0:  # otherwise there are almost no errors
             mean, variance = estimate, estimate_variance
     effective_rows = mean * (1 - mean) / variance if variance else n
     intervals = [

@@ -27,9 +27,13 @@ class Score:
     low: float
     high: float
 
+    @property
+    def wrong_rows(self) -> str:
+        """The errors as text."""
+        return f"{self.errors:,} of {self.rows:,} rows wrong"
+
     def __str__(self) -> str:
-        interval = f"95 %: {self.low:.5f} to {self.high:.5f}"
-        return f"{self.errors:,} of {self.rows:,} rows wrong, accuracy {self.accuracy:.5f} ({interval})"
+        return f"accuracy {self.accuracy:.5f} (95 %: {self.low:.5f} to {self.high:.5f})"
 
 
 def score(errors: int, rows: int, *, distinct: int | None = None) -> Score:

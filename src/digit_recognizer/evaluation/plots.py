@@ -16,7 +16,7 @@ import numpy.typing as npt
 from digit_recognizer import files
 from digit_recognizer.errors import printable
 
-TRAINING, VALIDATION, QUIET = "#3b6ea5", "#d1742b", "#8a8a8a"
+TRAINING, VALIDATION, GREY = "#3b6ea5", "#d1742b", "#8a8a8a"
 ROWS, COLUMNS = 3, 10  # of images in each half of the figure
 
 
@@ -27,9 +27,9 @@ def save_plots(
     images: npt.NDArray[np.uint8],
     probabilities: npt.NDArray[np.float32],
 ) -> str:
-    """Draw ``history.png``, ``confusion.png`` and ``predictions.png``, and return a line that lists them.
+    """Draw ``history.png``, ``confusion.png`` and ``predictions.png``, and return a text that lists them.
 
-    A plot that cannot be drawn does not fail the run; the line then states the reason.
+    A plot that cannot be drawn does not fail the run; the text then states the reason.
 
     Args:
         folder: the run's folder.
@@ -48,8 +48,8 @@ def save_plots(
             with files.replacing(folder / name) as part:
                 figure().savefig(part, format="png", dpi=110, metadata={"Software": None})
     except Exception as error:
-        return f"plots: not drawn, {printable(f'{type(error).__name__}: {error}')}"
-    return f"plots: runs/{folder.name}/{', '.join(figures)}"
+        return f"plots: not drawn: {printable(f'{type(error).__name__}: {error}')}"
+    return f"plots: runs/{folder.name}/\n  {', '.join(figures)}"
 
 
 def why_not_drawable() -> str:
@@ -89,15 +89,15 @@ def plot_history(histories: list[dict[str, list[float]]]) -> Any:
 def plot_confusion(matrix: npt.NDArray[np.intp]) -> Any:
     """Plot the confusion matrix, with the errors emphasised."""
     figure, axes = _figure(6, 5.6)
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, int(wrong.max())) * 1.4)
+    errors = matrix.copy()
+    np.fill_diagonal(errors, 0)
+    axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max(1, int(errors.max())) * 1.4)
     for label, predicted in np.ndindex(matrix.shape):
         if count := matrix[label, predicted]:
             correct = label == predicted
-            axes.text(predicted, label, f"{count:,}", ha="center", va="center", color=QUIET if correct else "black")
+            axes.text(predicted, label, f"{count:,}", ha="center", va="center", color=GREY if correct else "black")
     axes.set(xlabel="predicted digit", ylabel="true digit", xticks=range(10), yticks=range(10))
-    axes.set_title(f"{wrong.sum():,} errors in {matrix.sum():,} rows")
+    axes.set_title(f"{errors.sum():,} errors in {matrix.sum():,} rows")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
@@ -122,7 +122,7 @@ def plot_predictions(images: npt.NDArray[np.uint8], probabilities: npt.NDArray[n
             colour = VALIDATION if confidence[row] < 0.9 else "black"
             axes.set_title(f"{probabilities[row].argmax()}  {confidence[row]:.1%}", fontsize=9, pad=2, color=colour)
             where = {"transform": axes.transAxes, "ha": "center", "va": "top"}
-            axes.text(0.5, -0.02, f"id {row + 1}", fontsize=7, color=QUIET, **where)
+            axes.text(0.5, -0.02, f"id {row + 1}", fontsize=7, color=GREY, **where)
     return figure
 
 

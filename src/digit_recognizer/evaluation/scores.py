@@ -13,13 +13,7 @@ from digit_recognizer.ensemble.blend import Blend, count_fold_errors
 from digit_recognizer.ensemble.members import Probabilities
 from digit_recognizer.errors import BadInput
 from digit_recognizer.evaluation.expected_score import ExpectedScore, expected_score
-from digit_recognizer.evaluation.metrics import (
-    Score,
-    confusion_matrix,
-    format_confusion,
-    mean_cross_entropy,
-    score,
-)
+from digit_recognizer.evaluation.metrics import Score, confusion_matrix, format_confusion, mean_cross_entropy, score
 from digit_recognizer.recipe import Recipe
 
 BARELY_TRAINED = 0.9  # accuracy; a plain k-NN reaches 0.97
@@ -76,33 +70,36 @@ class Scores:
                     "confusion": np.array(values["confusion"]),
                 }
             )
-        except (KeyError, TypeError) as error:
-            raise BadInput(f"scores.json: damaged ({error})", hint="remove the run's folder and run again") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"scores.json: damaged: {error!r}", hint="remove the run's folder and run again") from None
 
     def __str__(self) -> str:
         lines = [f"truncated by the budget: {self.truncated}"] if self.truncated else []
         lines += [
-            f"out-of-fold, single members: {self.oof}",
-            "  slightly optimistic: these rows chose each member's checkpoint",
+            f"out-of-fold, single members: {self.oof.wrong_rows}",
+            f"  {self.oof}",
+            "  slightly optimistic: these rows chose the checkpoints",
             f"  last epoch: {self.oof_last_epoch}",
         ]
         if self.holdout:
             single = np.mean([member.accuracy for member in self.holdout_members])
             lines += [
-                f"holdout, blend of {self.members}: {self.holdout}",
+                f"holdout, blend of {self.members}: {self.holdout.wrong_rows}",
+                f"  {self.holdout}",
                 f"  loss {self.holdout_loss:.4f}; mean accuracy of a single member {single:.5f}",
                 "  no member was trained on these rows",
             ]
             if self.tuned:
-                lines.append("  the shipped recipes were tuned on splits that include these rows")
+                lines.append("  the shipped recipes were tuned on splits that include them")
         else:
-            lines.append("no holdout: the blend itself is not scored; it usually beats its members")
+            lines += ["no holdout: the blend itself is not scored", "  it usually has fewer errors than its members"]
         lines.append(f"expected public score: {self.expected}")
-        rows = "the holdout" if self.holdout else "out-of-fold rows"
-        lines += [f"confusion matrix, {rows} (true digit down, prediction across):", format_confusion(self.confusion)]
+        rows = "holdout" if self.holdout else "out-of-fold"
+        lines.append(f"confusion matrix, {rows} (down: true, across: predicted)")
+        lines.append(format_confusion(self.confusion))
         if (self.holdout or self.oof).accuracy < BARELY_TRAINED:
-            longer = f"{hints.option('budget')} or {hints.option('epochs')}"
-            lines.append(f"warning: barely trained; increase {longer}")
+            lines.append("warning: barely trained")
+            lines.append(f"hint: increase {hints.option('budget')} or {hints.option('epochs')}")
         return "\n".join(lines)
 
 

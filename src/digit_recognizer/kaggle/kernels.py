@@ -103,7 +103,7 @@ def fetch_output(home: Path) -> None:
                 _keep(home, output, row)
     names = {row.run for row in rows}
     kept = [row for row in ledger.read(home / "submissions") if row.run in names]
-    obstacles = {row.run: provenance.find_provenance(home, row.run, row).obstacle for row in kept}
+    obstacles = {row.run: provenance.find_provenance(home, row.run, row).why_not_submittable for row in kept}
     console.print_lines(runs_table.render(kept, obstacles))
 
 

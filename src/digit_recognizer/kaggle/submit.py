@@ -85,7 +85,8 @@ def _select(home: Path, file: Path | None, run: str | None) -> tuple[Row, Path]:
     # Only runs of this folder: the repository's ledger also has a run of its authors.
     local = [row for row in rows if (home / "runs" / row.run).exists() and (submissions / f"{row.run}.csv").is_file()]
     origins = {row.run: provenance.find_provenance(home, row.run, row) for row in local if not row.sent}
-    ready = [row for row in local if row.run in origins and not (origins[row.run].obstacle or origins[row.run].doubt)]
+    selectable = {run for run, origin in origins.items() if not (origin.why_not_submittable or origin.why_not_selected)}
+    ready = [row for row in local if row.run in selectable]
     if not ready:
         others = f", except {len(origins)} not made from the competition's complete files" if origins else ""
         raise BadInput(
@@ -125,8 +126,8 @@ def _check_file(home: Path, row: Row, path: Path) -> list[str]:
         raise BadInput(f"{path}: cannot be submitted: sample run", hint=hint)
     faults, warnings = submission.examine(path)
     if faults:
-        if origin.obstacle and not submission.check(path, origin.test_rows or submission.ROWS):
-            raise BadInput(f"{path}: {origin.obstacle}, expected {submission.ROWS:,}", hint=hint)
+        if origin.why_not_submittable and not submission.check(path, origin.test_rows or submission.ROWS):
+            raise BadInput(f"{path}: {origin.why_not_submittable}, expected {submission.ROWS:,}", hint=hint)
         more = f"; and {len(faults) - 1} more" if len(faults) > 1 else ""
         raise BadInput(f"{path}, {faults[0]}{more}", hint=f"`{hints.command('check', file=path)}` lists all faults")
     return warnings

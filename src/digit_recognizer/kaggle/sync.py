@@ -31,7 +31,7 @@ def scores(home: Path) -> None:
         if error.hint:
             console.print_lines(f"hint: {error.hint}", error=True)
     origins = {row.run: provenance.find_provenance(home, row.run, row) for row in rows}
-    obstacles = {run: origin.obstacle or origin.doubt for run, origin in origins.items()}
+    obstacles = {run: origin.why_not_submittable or origin.why_not_selected for run, origin in origins.items()}
     parts = [runs_table.render(rows, obstacles), runs_table.recipe_differences(home, rows)]
     console.print_lines("\n\n".join(filter(None, parts)))
 

@@ -1,0 +1,77 @@
+"""Stand-ins for the training of a member and for the executor, without TensorFlow and worker processes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from digit_recognizer import files
+from digit_recognizer.data.dataset import Dataset
+from digit_recognizer.data.splits import Split
+from digit_recognizer.ensemble import members, train
+from digit_recognizer.recipe import Recipe
+from digit_recognizer.training.progress import Progress
+
+
+def run_in_process(
+    job: Callable[[int, Any], Any],
+    indices: Sequence[int],
+    progress: Progress,
+    *,
+    done: Callable[[int, Any], None],
+    may_start: Callable[[], bool],
+    **options: int,
+) -> None:
+    """Stand in for ``executors.local.run_jobs``."""
+    for index in indices:
+        if not may_start():
+            return
+        done(index, job(index, None))
+
+
+class FakeTrainer:
+    """Stores members with random probabilities instead of training them.
+
+    Attributes:
+        trained, epochs: the indices of the members in the order of the calls, and their epochs.
+        interrupt_after: the number of members after which training is interrupted; None for never.
+    """
+
+    def __init__(self, interrupt_after: int | None = None) -> None:
+        self.trained: list[int] = []
+        self.epochs: list[int] = []
+        self.interrupt_after = interrupt_after
+
+    def train_one(
+        self,
+        recipe: Recipe,
+        data: Dataset,
+        split: Split,
+        places: Sequence[train.MemberPlace],
+        last_step: float | None,
+        index: int,
+        reporter: object,
+    ) -> float:
+        if len(self.trained) == self.interrupt_after:
+            raise KeyboardInterrupt
+        folder, owner = places[index]
+        files.write_bytes(folder / members.NETWORK, b"network")
+        random = np.random.default_rng(index)
+
+        def probabilities(rows: int) -> members.Probabilities:
+            return random.dirichlet(np.ones(10), rows).astype(np.float32)
+
+        validation, holdout = len(split.folds[index].validation), len(split.holdout)
+        arrays = {
+            "fold": probabilities(validation),
+            "fold-last-epoch": probabilities(validation),
+            "holdout": probabilities(holdout),
+            "holdout-last-epoch": probabilities(holdout),
+            "test": probabilities(len(data.test_images)),
+        }
+        record = {"member": index, "epochs": recipe.epochs, "stopped": False}
+        history = {name: [1.0] * recipe.epochs for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+        members.write_member(folder, owner, record, history, "summary", arrays)
+        self.trained.append(index)
+        self.epochs.append(recipe.epochs)
+        return 1.0
