@@ -135,7 +135,7 @@ def check_machine(folder: Path) -> None:
             f"{sys.executable}: module ensurepip is missing, which virtual environments need",
             f"install it: apt install python{sys.version_info[0]}.{sys.version_info[1]}-venv",
         )
-    free = shutil.disk_usage(folder.absolute().parent).free
+    free = shutil.disk_usage(next(parent for parent in folder.absolute().parents if parent.exists())).free
     if free < FREE:
         raise SetupError(
             f"{folder}: {free / 1e9:.1f} GB free on its disk, {FREE / 1e9:.1f} GB needed", "free some space"
