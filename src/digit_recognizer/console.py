@@ -1,4 +1,4 @@
-"""Write to the terminal: durations, tables, spinners and progress bars.
+"""Write to the terminal: durations, tables and spinners.
 
 What moves is shown only on a terminal. Pipes, files and logs get plain lines without escape sequences.
 """
@@ -6,15 +6,13 @@ What moves is shown only on a terminal. Pipes, files and logs get plain lines wi
 import io
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.spinner import Spinner as SpinnerFrames
 from rich.table import Table
 from rich.text import Text
@@ -100,27 +98,6 @@ class Spinner:
     def _line(self, more: str) -> Text:
         waited = format_duration(time.monotonic() - self._start)
         return Text(f"{self._text}  {waited}  {more}".rstrip(), no_wrap=True, overflow="ellipsis")
-
-
-@contextmanager
-def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a bar of bytes on a terminal; elsewhere print the description.
-
-    Args:
-        description: what is transferred, such as a file's name.
-        total: bytes in all; None where unknown.
-
-    Yields:
-        a function to call with the number of bytes of each part.
-    """
-    if not (console := terminal()):
-        print(description, flush=True)
-        yield lambda size: None
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, redirect_stderr=sys.stderr.isatty()) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda size: bar.advance(task, size)
 
 
 def print_lines(text: str, *, error: bool = False) -> None:
