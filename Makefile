@@ -96,7 +96,7 @@ setup: .venv/run.stamp ## install the package and its requirements into .venv
 doctor: .venv/run.stamp ## check Python, packages, devices, data and credentials
 data: .venv/run.stamp ## download the competition's files into data/
 run: .venv/run.stamp ## train an ensemble, score it, write and check a submission
-scores: .venv/run.stamp ## list all runs with their validation and public scores
+scores: .venv/run.stamp ## list all runs with their expected and public scores
 check: .venv/run.stamp ## check a submission file and name every fault by line
 submit: .venv/run.stamp ## send a submission to Kaggle and wait for its score
 compare: .venv/run.stamp ## train several recipes on the same rows and compare them

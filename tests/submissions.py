@@ -12,19 +12,20 @@ from kaggle_server import KEY, TOKEN, submission
 SUBMIT = ["submit", "--yes"]
 
 
-def store_submission(home: Path, run: str, *, wrong: int, errors: int | None = None) -> Path:
+def store_submission(home: Path, run: str, *, wrong: int, errors: int | None = None, expected: str = "") -> Path:
     """Store a submission as a run does, and return its file.
 
     Args:
         wrong: wrong rows of 28,000.
         errors: wrong rows of 4,200 on the holdout; None for a run without a score.
+        expected: the expected accuracy.
     """
     path = home / "submissions" / f"{run}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     (home / "runs" / run).mkdir(parents=True, exist_ok=True)
     path.write_bytes(submission(wrong))
     score = {} if errors is None else {"holdout_errors": errors, "holdout_rows": 4200}
-    ledger.record(path.parent, Row(run=run, file_sha256=ledger.digest(path), **score))
+    ledger.record(path.parent, Row(run=run, file_sha256=ledger.digest(path), expected=expected, **score))
     return path
 
 

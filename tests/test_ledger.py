@@ -19,6 +19,7 @@ FULL = Row(
     run="standard-1", recipe="standard", members="4", oof_errors=68, oof_rows=15120, holdout_errors=21,
     holdout_rows=4200, file_sha256="ab" * 32, reference="5", status="complete", message='a "quoted", late\nnight',
     train_rows=42000, test_rows=28000, oof_distinct=15120,
+    expected="0.99641", expected_low="0.99502", expected_high="0.99752",
 )  # fmt: skip
 
 
@@ -32,6 +33,24 @@ def test_rows_are_read_as_written(tmp_path: Path) -> None:
     assert "\r" not in text
 
 
+@pytest.mark.parametrize(
+    ("fields", "estimate", "interval"),
+    [
+        ({"expected": "0.99641", "expected_low": "0.99502", "expected_high": "0.99752"}, 0.99641, (0.99502, 0.99752)),
+        ({"expected": "0,99641", "expected_low": "0,9", "expected_high": "1"}, 0.99641, (0.9, 1)),
+        ({}, 0.995, (0.99237, 0.99673)),  # a row of an earlier version
+        ({"expected": "nan", "expected_low": "0.99"}, 0.995, (0.99237, 0.99673)),
+    ],
+)
+def test_rank_is_the_expected_accuracy_and_else_that_of_validation(
+    fields: dict[str, str], estimate: float, interval: tuple[float, float]
+) -> None:
+    row = Row(run="a", holdout_errors=21, holdout_rows=4200, **fields)
+    assert row.estimate == pytest.approx(estimate)
+    assert row.interval == pytest.approx(interval, abs=1e-5)
+    assert Row(run="b").estimate is Row(run="b").interval is None
+
+
 def test_run_has_one_row_and_a_submitted_row_stays(tmp_path: Path) -> None:
     ledger.record(tmp_path, Row(run="a", status=""))
     ledger.record(tmp_path, Row(run="a", members="2"))
@@ -43,11 +62,11 @@ def test_run_has_one_row_and_a_submitted_row_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda text: text.replace("run,time", "name,time"), "line 1: expected the header run,time,…,oof_distinct"),
+        (lambda text: text.replace("run,time", "name,time"), "line 1: expected the header run,time,…,expected_high"),
         (lambda text: text.replace("run,time", "run,run"), "line 1: expected each column once, found run twice"),
         (lambda text: text.replace(",time,", ",,"), "line 2: expected a column name, found none for 'now'"),
-        (lambda text: text + "b,c\n", "line 3: expected 21 fields, found 2"),
-        (lambda text: text + "<<<<<<< HEAD\n", "line 3: expected 21 fields, found 1"),
+        (lambda text: text + "b,c\n", "line 3: expected 24 fields, found 2"),
+        (lambda text: text + "<<<<<<< HEAD\n", "line 3: expected 24 fields, found 1"),
         (lambda text: text.replace(",21,4200,", ",many,4200,"), "column holdout_errors: expected a count of rows"),
         (lambda text: text.replace(",21,4200,", ",-1,4200,"), "column holdout_errors: expected a count of rows"),
         (lambda text: text.replace(",21,4200,", ",٣,4200,"), "column holdout_errors: expected a count of rows"),
@@ -122,7 +141,8 @@ def test_formats_of_spreadsheets_and_older_versions_are_read(text: str, tmp_path
     assert ledger.read(tmp_path) == [OLD_ROW, Row(run="b")]
     written = (tmp_path / "ledger.csv").read_text().splitlines()
     header, line = OLD.splitlines()
-    assert written[:2] == [f"{header},train_rows,test_rows,oof_distinct", f"{line},,,"]
+    new = "train_rows,test_rows,oof_distinct,expected,expected_low,expected_high"
+    assert written[:2] == [f"{header},{new}", f"{line},,,,,,"]
 
 
 def test_ledger_of_the_repository_is_read(tmp_path: Path) -> None:

@@ -21,18 +21,30 @@ def test_runs_have_two_lines_each_and_notes_follow() -> None:
     rows = [
         Row(run="single-1", oof_errors=420, oof_rows=42000, status="pending"),
         Row(run="standard-20261125-070524", holdout_errors=10, holdout_rows=4200, public_score="0.99643"),
+        Row(
+            run="best-1",
+            public_score="0.99601",
+            expected="0.99650",
+            expected_low="0.99512",
+            expected_high="0.99761",
+            **HOLDOUT,
+        ),
         Row(run="file-1", public_score="0.5"),
     ]
     assert runs_table.render(rows) == (
         "run\n"
-        "  validation  95 % interval    public   gap\n"
+        "  expected  interval       validation  public   gap\n"
         "standard-20261125-070524\n"
-        "  0.99762 b   0.99562–0.99871  0.99643  -0.00119\n"
+        "  –         0.9956–0.9987  0.99762 b   0.99643  -0.00119\n"
+        "best-1\n"
+        "  0.99650   0.9951–0.9976  0.99500 b   0.99601  -0.00049\n"
         "single-1\n"
-        "  0.99000 s   0.98900–0.99091  pending\n"
+        "  –         0.9890–0.9909  0.99000 s   pending\n"
         "file-1\n"
-        "  –                            0.50000\n"
+        "                                       0.50000\n"
         "\n"
+        "–: no expected score; the interval is that of the validation\n"
+        "  score, 95 %\n"
         "b: accuracy of the blend on the holdout\n"
         "s: out-of-fold accuracy of single members, without a\n"
         "  holdout; the blend scores higher"
@@ -48,11 +60,11 @@ def test_public_scores_outside_the_predicted_range_are_marked() -> None:
     ]
     text = runs_table.render(rows)
     assert cells(text, "expected").endswith("0.99500  +0.00000")
-    assert cells(text, "leaked").endswith("+0.00500 high")
-    assert cells(text, "broken").endswith("-0.01500 low")
+    assert cells(text, "leaked").endswith("+0.00500 H")
+    assert cells(text, "broken").endswith("-0.01500 L")
     assert cells(text, "single").endswith("+0.00600"), "a blend may score higher than its members"
     assert "leaked labels" in text
-    assert "low: below the 99 % range" in text
+    assert "L: below the 99 % range" in text
 
 
 def test_runs_that_cannot_be_submitted_come_last_with_the_reason() -> None:

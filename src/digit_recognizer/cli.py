@@ -19,7 +19,7 @@ USER_VERBS = {
     "doctor": "check Python, packages, devices, data and credentials",
     "data": "download the competition's files into data/",
     "run": "train an ensemble, score it, write and check a submission",
-    "scores": "list all runs with their validation and public scores",
+    "scores": "list all runs with their expected and public scores",
     "check": "check a submission file and name every fault by line",
     "submit": "send a submission to Kaggle and wait for its score",
     "compare": "train several recipes on the same rows and compare them",

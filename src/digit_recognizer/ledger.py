@@ -56,6 +56,8 @@ class Row:
         message: the description of the submission.
         train_rows, test_rows: rows of the data that the run was made from.
         oof_distinct: number of distinct rows in ``oof_rows``.
+        expected: the expected accuracy on the test rows (see ``evaluation/expected_score.py``).
+        expected_low, expected_high: its 90 % interval on all test rows.
         extra: columns of later versions, with their texts.
     """
 
@@ -80,6 +82,9 @@ class Row:
     train_rows: int | None = None
     test_rows: int | None = None
     oof_distinct: int | None = None
+    expected: str = ""
+    expected_low: str = ""
+    expected_high: str = ""
     extra: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -99,17 +104,27 @@ class Row:
 
     @property
     def validation(self) -> Score | None:
-        """The score that ranks the run: the blend's on the holdout, or else the out-of-fold score of its members."""
+        """The validation score: the blend's on the holdout, or else the out-of-fold score of its members."""
         return self.blend or _score(self.oof_errors, self.oof_rows, self.oof_distinct)
+
+    @property
+    def estimate(self) -> float | None:
+        """The accuracy that ranks the run: the expected one, or in rows of earlier versions that of validation."""
+        expected = _share(self.expected)
+        return expected if expected is not None or self.validation is None else self.validation.accuracy
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval of ``estimate``: 90 % if that is the expected accuracy, else 95 %."""
+        low, high = _share(self.expected_low), _share(self.expected_high)
+        if _share(self.expected) is not None and low is not None and high is not None:
+            return low, high
+        return (self.validation.low, self.validation.high) if self.validation else None
 
     @property
     def public(self) -> float | None:
         """The public score as a number from 0 to 1; None for anything else."""
-        try:
-            value = float(self.public_score.replace(",", "."))  # some spreadsheets write a decimal comma
-        except ValueError:
-            return None
-        return value if 0 <= value <= 1 else None
+        return _share(self.public_score)
 
     def changed(self, **fields: Any) -> "Row":
         """Return this row with some fields replaced."""
@@ -141,6 +156,9 @@ def of_run(run: "Run", scores: "Scores", file: Path) -> Row:
         train_rows=about.get("train_rows"),
         test_rows=about.get("test_rows"),
         oof_distinct=scores.oof_distinct,
+        expected=f"{scores.expected.accuracy:.5f}",
+        expected_low=f"{scores.expected.low:.5f}",
+        expected_high=f"{scores.expected.high:.5f}",
     )
 
 
@@ -303,3 +321,12 @@ def _merged(located_rows: list[tuple[str, Row]]) -> list[Row]:
 
 def _score(errors: int | None, rows: int | None, distinct: int | None = None) -> Score | None:
     return metrics.score(errors, rows, distinct=distinct) if errors is not None and rows else None
+
+
+def _share(text: str) -> float | None:
+    """Return a text as a number from 0 to 1; None for anything else."""
+    try:
+        value = float(text.replace(",", "."))  # some spreadsheets write a decimal comma
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None

@@ -1,4 +1,4 @@
-"""The table of runs: validation score, public score, and the gap between them."""
+"""The table of runs: expected, validation and public scores, and the gap between the first and the last."""
 
 import textwrap
 from collections.abc import Mapping
@@ -14,17 +14,18 @@ from digit_recognizer.ledger import Row
 PUBLIC_ROWS = 7_000  # test rows of the public score; Kaggle does not publish the number, a quarter is assumed
 WIDTH = 60  # columns
 INDENT = "  "
-BLEND, SINGLE, LOW, HIGH = " b", " s", " low", " high"
+BLEND, SINGLE, LOW, HIGH, NONE = " b", " s", " L", " H", "–"
 NOTES = {
+    NONE: "–: no expected score; the interval is that of the validation score, 95 %",
     BLEND: "b: accuracy of the blend on the holdout",
     SINGLE: "s: out-of-fold accuracy of single members, without a holdout; the blend scores higher",
-    LOW: "low: below the 99 % range that validation predicts; the validation may leak, or the file is damaged",
-    HIGH: "high: above the 99 % range that validation predicts; the file may have been made with leaked labels",
+    LOW: "L: below the 99 % range that validation predicts; the validation may leak, or the file is damaged",
+    HIGH: "H: above the 99 % range that validation predicts; the file may have been made with leaked labels",
 }
 
 
 def render(rows: list[Row], obstacles: Mapping[str, str] | None = None) -> str:
-    """Return runs as a table of two lines per run, best validation score first.
+    """Return runs as a table of two lines per run, highest expected score first.
 
     Args:
         rows: the runs.
@@ -38,21 +39,21 @@ def render(rows: list[Row], obstacles: Mapping[str, str] | None = None) -> str:
     figures = [_figures(row) for row in ready]
     lines = []
     if ready:
-        table = console.render_table(("validation", "95 % interval", "public", "gap"), figures)
+        table = console.render_table(("expected", "interval", "validation", "public", "gap"), figures)
         header, *drawn = [f"{INDENT}{line}" for line in table.splitlines()]
         lines += ["run", header, *(line for row, cells in zip(ready, drawn, strict=True) for line in (row.run, cells))]
     if others:
         lines += [*([""] if ready else []), "not submitted:"]
         for row in others:
             lines += [row.run, *_wrapped(f"{_validation(row)}  {obstacles[row.run]}", INDENT)]
-    marked = [*map(_validation, others), *(cell for validation, _, _, gap in figures for cell in (validation, gap))]
+    marked = [*map(_validation, others), *(cell for cells in figures for cell in cells)]
     notes = [note for mark, note in NOTES.items() if any(cell.endswith(mark) for cell in marked)]
     return "\n".join([*lines, *([""] if notes else []), *(line for note in notes for line in _wrapped(note))])
 
 
 def rank(row: Row) -> float:
-    """Return the validation accuracy by which runs are ranked; -1 without one."""
-    return row.validation.accuracy if row.validation else -1.0
+    """Return the accuracy by which runs are ranked; -1 without one."""
+    return -1.0 if row.estimate is None else row.estimate
 
 
 def recipe_differences(home: Path, rows: list[Row]) -> str:
@@ -94,17 +95,17 @@ def _recipe_fields(home: Path, run: str) -> dict[str, Any]:
     return fields
 
 
-def _figures(row: Row) -> tuple[str, str, str, str]:
-    score = row.validation
-    interval = f"{score.low:.5f}–{score.high:.5f}" if score else ""
+def _figures(row: Row) -> tuple[str, str, str, str, str]:
+    expected = f"{row.estimate:.5f}" if row.expected and row.estimate is not None else NONE if row.estimate else ""
+    interval = f"{row.interval[0]:.4f}–{row.interval[1]:.4f}" if row.interval else ""
     if row.public is None:
-        return _validation(row), interval, printable(row.status[:10]) or "not sent", ""
-    gap = f"{row.public - score.accuracy:+.5f}" if score else ""
-    return _validation(row), interval, f"{row.public:.5f}", gap + _mark(row)
+        return expected, interval, _validation(row), printable(row.status[:8]) or "not sent", ""
+    gap = f"{row.public - row.estimate:+.5f}" if row.estimate is not None else ""
+    return expected, interval, _validation(row), f"{row.public:.5f}", gap + _mark(row)
 
 
 def _validation(row: Row) -> str:
-    return f"{row.validation.accuracy:.5f}{BLEND if row.blend else SINGLE}" if row.validation else "–"
+    return f"{row.validation.accuracy:.5f}{BLEND if row.blend else SINGLE}" if row.validation else ""
 
 
 def _mark(row: Row) -> str:

@@ -61,7 +61,7 @@ def test_best_run_is_sent_and_its_score_recorded(
 
 def test_default_message_has_run_and_score(home: Path, kaggle: Server) -> None:
     assert cli.main(SUBMIT) == 0
-    assert kaggle.submissions[0]["description"].startswith("standard-1, validation 0.99524 [sha256 ")
+    assert kaggle.submissions[0]["description"].startswith("standard-1, expected 0.99524 [sha256 ")
 
 
 def test_invalid_files_and_sample_runs_are_refused(
@@ -115,17 +115,26 @@ def test_file_is_sent_once(home: Path, kaggle: Server, capsys: pytest.CaptureFix
     assert ledger_row(home).public_score == "0.99643"
 
 
+def test_expected_score_selects_the_run_before_the_holdout(
+    home: Path, kaggle: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_submission(home, "best-1", wrong=60, errors=21, expected="0.99690")  # the holdout ties with standard-1
+    store_submission(home, "quick-1", wrong=300, errors=10, expected="0.99400")
+    assert cli.main(SUBMIT) == 0
+    assert "best run not sent yet: best-1" in capsys.readouterr().out
+    error = refused([*SUBMIT, "--run", "quick-1"], capsys, 2)
+    assert "expected score 0.99400 is lower than 0.99690 of best-1" in error
+
+
 def test_worse_run_needs_force(home: Path, kaggle: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(SUBMIT) == 0
     store_submission(home, "quick-1", wrong=300, errors=40)
     error = refused(SUBMIT, capsys, 2)
-    assert (
-        "validation 0.99048 is worse than 0.99524 of standard-1, sent already\nhint: to send it anyway, pass --force"
-        in error
-    )
+    assert "expected score 0.99048 is lower than 0.99524 of standard-1, sent already\n" in error
+    assert error.endswith("hint: to send it anyway, pass --force")
     assert cli.main([*SUBMIT, "--force"]) == 0
     (home / "other.csv").write_bytes(submission(50))
-    assert "no validation score to compare" in refused([*SUBMIT, "--file", "other.csv"], capsys, 2)
+    assert "no expected score to compare" in refused([*SUBMIT, "--file", "other.csv"], capsys, 2)
     assert len(kaggle.submissions) == 2
 
 

@@ -26,9 +26,9 @@ def submit(
     Args:
         home: the folder of ``submissions`` and ``runs``.
         file, run: the file to send, or the run whose file to send; with neither, the best run not sent yet.
-        message: the description of the submission; if empty, run and validation score.
+        message: the description of the submission; if empty, run and expected score.
         yes: send without a prompt.
-        force: send even if validation is worse than that of an earlier submission.
+        force: send even if the expected score is lower than that of an earlier submission.
         wait: longest time to wait for the score, in seconds; 0 does not wait.
 
     Raises:
@@ -150,16 +150,16 @@ def _refuse_duplicate(client: Client, submissions: Path, row: Row) -> Row:
 
 
 def _refuse_worse(row: Row, sent: list[Row]) -> None:
-    """Refuse a row whose validation is unknown or worse than the best that was sent."""
+    """Refuse a row whose expected score is unknown or lower than the best that was sent."""
     best = max(sent, key=runs_table.rank, default=None)
-    if best is None or best.validation is None:
+    if best is None or best.estimate is None:
         return
     hint = f"to send it anyway, pass {hints.option('force', True)}"
-    if row.validation is None:
-        raise BadInput(f"{row.run}: no validation score to compare with earlier submissions", hint=hint)
-    if row.validation.accuracy < best.validation.accuracy:
+    if row.estimate is None:
+        raise BadInput(f"{row.run}: no expected score to compare with earlier submissions", hint=hint)
+    if row.estimate < best.estimate:
         raise BadInput(
-            f"{row.run}: validation {row.validation.accuracy:.5f} is worse than {best.validation.accuracy:.5f} of "
+            f"{row.run}: expected score {row.estimate:.5f} is lower than {best.estimate:.5f} of "
             f"{best.run}, sent already",
             hint=hint,
         )
@@ -184,7 +184,7 @@ def _send(client: Client, submissions: Path, row: Row, path: Path, message: str)
     if ledger.digest(path) != row.file_sha256:
         raise BadInput(f"{path}: changed since it was checked", hint="rerun the command")
     if not message:
-        message = row.run + (f", validation {row.validation.accuracy:.5f}" if row.validation else "")
+        message = row.run + (f", expected {row.estimate:.5f}" if row.estimate is not None else "")
     message = printable(" ".join(message.split()))[:MESSAGE_LENGTH]
     token = client.upload(path)
     with ledger.changing(submissions) as rows:
