@@ -14,7 +14,7 @@ from digit_recognizer.data import dataset, splits
 from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.ensemble import knn
 from digit_recognizer.recipe import Recipe, load_recipe
-from digit_recognizer.training import budget, devices
+from digit_recognizer.training import budget, devices, numerics
 from digit_recognizer.training.executors import local
 from digit_recognizer.training.progress import Progress
 
@@ -22,12 +22,39 @@ if TYPE_CHECKING:
     from digit_recognizer.training import trainer
 PACE_SECONDS = 20.0  # of each measurement of a pace
 PREDICTING_MEMBERS = 4
+MATRIX_SIDE = 2048  # of the measured matrix products
+MATRIX_SECONDS = 5.0
+BACKWARD = 2  # multiply-adds of a step's gradients, of the inputs and of the weights, for each one of its prediction
 
 
 def training_pace(recipe: Recipe, digits: Dataset) -> float:
     """Return images per second in training steps, all workers together, augmentation included."""
     workers, _ = devices.plan_workers(recipe.members)
     return workers * recipe.batch_size / max(pace.step for pace in _measure_paces(recipe, digits))
+
+
+def matrix_product_shares(recipe: Recipe, digits: Dataset) -> dict[str, float]:
+    """Return the training speed of each network of a recipe as a share of the machine's matrix-product speed.
+
+    Both are in multiply-adds per second, in the same precision, with all workers busy. Those of a training step are
+    the multiply-adds of its convolutions and dense layers, forward and backward; all other work only takes time.
+    """
+    precision = numerics.resolved_precision(recipe.precision)
+    workers, threads = devices.plan_workers(recipe.members)
+    speeds: list[float] = []
+    local.run_jobs(
+        partial(_multiply_matrices, precision),
+        range(workers),
+        _silent(),
+        workers=workers,
+        threads=threads,
+        done=lambda _, speed: speeds.append(speed),
+    )
+    shares = {}
+    for network in dict.fromkeys(recipe.network.split("+")):
+        multiply_adds = (1 + BACKWARD) * _multiply_adds(network)
+        shares[network] = training_pace(recipe.changed(network=network), digits) * multiply_adds / sum(speeds)
+    return shares
 
 
 def plain_keras_pace(digits: Dataset) -> float:
@@ -101,6 +128,41 @@ def _measure_paces(recipe: Recipe, digits: Dataset) -> "list[trainer.Pace]":
     workers, _ = devices.plan_workers(recipe.members)
     split = splits.split(digits.labels, folds=recipe.folds, members=workers, holdout=recipe.holdout, seed=recipe.seed)
     return budget.measure_paces(recipe, digits, split, range(workers), seconds=PACE_SECONDS)
+
+
+def _multiply_matrices(precision: str, index: int, reporter: local.Reporter) -> float:
+    """Return the multiply-adds per second of products of square matrices."""
+    from digit_recognizer.training.backend import keras
+
+    ops = keras.ops
+    matrix = ops.cast(keras.random.uniform((MATRIX_SIDE, MATRIX_SIDE), seed=0), precision)
+    products, began = 0, 0.0
+    while products < 2 or time.monotonic() - began < MATRIX_SECONDS:
+        float(ops.convert_to_numpy(ops.matmul(matrix, matrix)[0, 0]))  # waits for an accelerator
+        products += 1
+        if products == 1:  # the first product includes the start of the library
+            began = time.monotonic()
+    return (products - 1) * MATRIX_SIDE**3 / (time.monotonic() - began)
+
+
+def _multiply_adds(network: str) -> int:
+    """Return the multiply-adds of a network for one image."""
+    counts: list[int] = []
+    local.run_jobs(
+        partial(_count_multiply_adds, network),
+        [0],
+        _silent(),
+        workers=1,
+        threads=1,
+        done=lambda _, count: counts.append(count),
+    )
+    return counts[0]
+
+
+def _count_multiply_adds(network: str, index: int, reporter: local.Reporter) -> int:
+    from digit_recognizer.models import architectures
+
+    return architectures.size(architectures.build(network, dropout=0))[1]
 
 
 def _fit_plain_keras(recipe: Recipe, digits: Dataset, seconds: float, index: int, reporter: local.Reporter) -> float:
