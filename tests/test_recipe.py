@@ -56,7 +56,7 @@ def test_value_outside_its_range_is_refused(field: str, value: float) -> None:
 
 
 def test_unknown_network_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"network: expected one of bn-conv, slim-conv, .* found 'vit'"):
+    with pytest.raises(BadInput, match=r"network: expected one of slim-conv, .* found 'vit'"):
         QUICK.changed(network="vit")
 
 
@@ -112,7 +112,7 @@ def test_fields_with_a_default_may_be_missing(tmp_path: Path) -> None:
         ("dropout = -1e-320", "recipe, dropout: expected a number from 0 to 0.95, found -"),
         ("dropout = false", "dropout: expected a number, found False"),
         ("dropout = 2026-11-22", "dropout: expected a number, found datetime.date"),
-        ("network = ''", "network: expected one of bn-conv, "),
+        ("network = ''", "network: expected one of slim-conv, "),
         ("network = 'slim-conv+'", "found ''"),
         ("network = 'slim-conv dense'", "found 'slim-conv dense'"),
         (f"preprocessing = '{'v' * 999}'", "…"),
@@ -279,4 +279,5 @@ def test_former_names_are_refused_with_a_hint(tmp_path: Path, line: str, hint: s
 
 def test_digests_equal_those_in_earlier_ledgers() -> None:
     digests = {name: recipe.load_recipe(name).digest for name in ("quick", "standard", "best", "deotte15")}
+    assert recipe.load_recipe("standard").changed(distortion=1).digest != digests["standard"]
     assert digests == {"quick": "106a7a9d", "standard": "ddc2060c", "best": "fdf2dccb", "deotte15": "2472d88b"}

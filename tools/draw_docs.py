@@ -95,10 +95,11 @@ def preprocessed(images: Pixels) -> dict[str, Pixels]:
 
 def augmented(images: Pixels) -> dict[str, Pixels]:
     """Each image, and nine versions of it as recipe ``standard`` augments it."""
-    from digit_recognizer.models.augmentation import RandomAffine
+    from digit_recognizer.models.augmentation import RandomWarp
 
     recipe = load_recipe("standard")
-    layer = RandomAffine(rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift, shear=recipe.shear, seed=1)
+    amounts = {name: getattr(recipe, name) for name in ("rotation", "zoom", "shift", "shear", "distortion")}
+    layer = RandomWarp(**amounts, seed=1)
     copies = np.repeat(images[:, None], 10, axis=1).astype(np.float32)
     for versions in copies:
         versions[1:] = np.array(layer(versions[1:, ..., None], training=True))[..., 0]

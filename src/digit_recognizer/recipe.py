@@ -12,7 +12,18 @@ from typing import Any
 from digit_recognizer import files
 from digit_recognizer.errors import BadInput
 
-NETWORKS = ("bn-conv", "slim-conv", "adaptive-cnn", "three-conv", "two-conv", "conv-pool", "dense")
+NETWORKS = (
+    "slim-conv",
+    "residual-32",
+    "residual-64",
+    "residual-128",
+    "bn-conv",
+    "adaptive-cnn",
+    "three-conv",
+    "two-conv",
+    "conv-pool",
+    "dense",
+)
 KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     float: ((float, int), "a number"),
     int: ((int,), "a whole number"),
@@ -24,6 +35,8 @@ PER_MEMBER = ("network", "preprocessing")  # fields with several values joined b
 # equal digests in old and new rows of a ledger.
 FORMER_NAMES = {"preprocessing": "view", "knn_weight": "neighbours"}
 FORMER_PREPROCESSING = {"none": "plain", "deskew": "upright", "width": "widened", "deskew-width": "upright-widened"}
+# Fields that recipes did not have at first. At their default they are left out of the digest, for the same reason.
+LATER_FIELDS = ("distortion",)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SCHEDULES = ("one-cycle", "decay", "plateau", "constant")
 LIMIT = 1 << 16  # bytes of a recipe file, a hundred times the usual size
@@ -67,6 +80,7 @@ class Recipe:
     zoom: float = _setting("augmentation: largest relative change of height and width", 0, 0.9, 0.1)
     shift: float = _setting("augmentation: largest shift, as a fraction of the side", 0, 1, 0.1)
     shear: float = _setting("augmentation: largest shear, degrees in both directions", 0, 60, 0)
+    distortion: float = _setting("augmentation: largest displacement of the nodes of a grid, pixels", 0, 10, 0)
     resampling: float = _setting("share of each epoch's rows that is sampled by loss", 0, 1, 0)
     knn_weight: float = _setting(
         "weight of the nearest training images in the re-ranking of ambiguous predictions", 0, 50, 0
@@ -94,6 +108,9 @@ class Recipe:
     def digest(self) -> str:
         """Eight hexadecimal digits that are equal for recipes with equal settings."""
         fields = dataclasses.asdict(self) | {"name": ""}
+        for setting in dataclasses.fields(self):
+            if setting.name in LATER_FIELDS and fields[setting.name] == setting.default:
+                del fields[setting.name]
         fields["preprocessing"] = "+".join(FORMER_PREPROCESSING[name] for name in self.preprocessing.split("+"))
         # 0, 0.0 and -0.0 are the same.
         content = {

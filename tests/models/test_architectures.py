@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from digit_recognizer.models import architectures, preprocessing
-from digit_recognizer.models.augmentation import RandomAffine
+from digit_recognizer.models.augmentation import RandomWarp
 from digit_recognizer.recipe import NETWORKS, PREPROCESSING
 from digit_recognizer.training.backend import keras
 
-NOTHING = {"rotation": 0.0, "zoom": 0.0, "shift": 0.0, "shear": 0.0}
+NOTHING = {"rotation": 0.0, "zoom": 0.0, "shift": 0.0, "shear": 0.0, "distortion": 0.0}
 
 
 def blob(batch: int = 64) -> np.ndarray:
@@ -23,7 +23,7 @@ def blob(batch: int = 64) -> np.ndarray:
 
 
 def warped(batch: int = 64, seed: int = 0, **amounts: float) -> np.ndarray:
-    layer = RandomAffine(**(NOTHING | amounts), seed=seed)
+    layer = RandomWarp(**(NOTHING | amounts), seed=seed)
     return np.asarray(layer(blob(batch), training=True))
 
 
@@ -44,7 +44,7 @@ def spread(images: np.ndarray) -> np.ndarray:
 
 
 def test_images_are_unchanged_outside_training() -> None:
-    layer = RandomAffine(rotation=40, zoom=0.3, shift=0.2, shear=20, seed=0)
+    layer = RandomWarp(rotation=40, zoom=0.3, shift=0.2, shear=20, distortion=2, seed=0)
     np.testing.assert_array_equal(np.asarray(layer(blob(), training=False)), blob())
     np.testing.assert_allclose(warped(), blob(), atol=1e-3)
 
@@ -70,6 +70,21 @@ def test_rotation_turns_by_up_to_its_angle() -> None:
     np.testing.assert_allclose(np.linalg.det(covariance), np.linalg.det(spread(blob(1)))[0], rtol=0.1)
 
 
+def test_both_ways_to_sample_are_the_same_transform() -> None:
+    amounts = {"rotation": 30, "zoom": 0.2, "shift": 0.2, "shear": 10}
+    np.testing.assert_allclose(warped(**amounts, distortion=1e-6), warped(**amounts), atol=0.01)
+
+
+def test_distortion_displaces_parts_of_an_image_by_up_to_its_pixels() -> None:
+    y, x = np.mgrid[:28, :28].astype(np.float32)
+    ramp = np.repeat(np.stack([x, y])[..., None], 100, axis=0)  # the value of a pixel is its own column, or row
+    layer = RandomWarp(**(NOTHING | {"distortion": 2}), seed=0)
+    displaced = (np.asarray(layer(ramp, training=True)) - ramp)[:, 3:-3, 3:-3]
+    assert 1.8 < np.abs(displaced).max() <= 2.001
+    assert np.std(displaced, axis=(1, 2)).min() > 0.1, "not a shift of the whole image"
+    assert np.abs(np.diff(displaced, axis=1)).max() < 2 * 2 / 6.75 + 0.01, "smooth between the nodes of the grid"
+
+
 def test_zoom_scales_width_and_height_independently() -> None:
     before, after = spread(blob(1)), spread(warped(500, zoom=0.2))
     width, height = (np.sqrt(after[:, i, i] / before[:, i, i]) for i in (0, 1))
@@ -86,8 +101,8 @@ def test_shear_keeps_the_area() -> None:
 
 
 def test_layer_is_restored_from_its_configuration() -> None:
-    layer = RandomAffine(rotation=10, zoom=0.1, shift=0.1, shear=5, seed=3)
-    again = RandomAffine.from_config(layer.get_config())
+    layer = RandomWarp(rotation=10, zoom=0.1, shift=0.1, shear=5, distortion=1, seed=3)
+    again = RandomWarp.from_config(layer.get_config())
     np.testing.assert_array_equal(layer(blob(), training=True), again(blob(), training=True))
 
 

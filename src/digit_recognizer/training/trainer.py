@@ -12,7 +12,7 @@ import numpy.typing as npt
 from digit_recognizer import files, hints
 from digit_recognizer.errors import KitError
 from digit_recognizer.models import architectures
-from digit_recognizer.models.augmentation import RandomAffine
+from digit_recognizer.models.augmentation import RandomWarp
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training import backend
 from digit_recognizer.training.backend import keras
@@ -199,8 +199,13 @@ def build_trainer(
     network = architectures.build(
         recipe.network, dropout=recipe.dropout, preprocessing=recipe.preprocessing, precision=precision
     )
-    augmentation = RandomAffine(
-        rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift, shear=recipe.shear, seed=seed
+    augmentation = RandomWarp(
+        rotation=recipe.rotation,
+        zoom=recipe.zoom,
+        shift=recipe.shift,
+        shear=recipe.shear,
+        distortion=recipe.distortion,
+        seed=seed,
     )
     pixels = np.concatenate((images, validation_images))[..., None]
     preprocessing, layers = architectures.split_preprocessing(network)
