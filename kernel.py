@@ -35,7 +35,12 @@ def main(config: runs.RunConfig) -> None:
         return
 
     split = splits.split(
-        data.labels, folds=recipe.folds, members=recipe.members, holdout=recipe.holdout, seed=recipe.seed
+        data.labels,
+        folds=recipe.folds,
+        members=recipe.members,
+        holdout=recipe.holdout,
+        seed=recipe.seed,
+        full_members=recipe.full_members,
     )
     run = runs.begin(home / "runs", recipe, data)
     print(f"run: runs/{run.name}{', resumed' if run.resumed else ''}", flush=True)

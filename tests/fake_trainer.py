@@ -61,7 +61,8 @@ class FakeTrainer:
         def probabilities(rows: int) -> members.Probabilities:
             return random.dirichlet(np.ones(10), rows).astype(np.float32)
 
-        validation, holdout = len(split.folds[index].validation), len(split.holdout)
+        fold = split.folds[index]
+        validation, holdout = len(fold.validation), 0 if fold.full else len(split.holdout)
         arrays = {
             "fold": probabilities(validation),
             "fold-last-epoch": probabilities(validation),

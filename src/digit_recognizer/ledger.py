@@ -145,7 +145,7 @@ def of_run(run: "Run", scores: "Scores", file: Path) -> Row:
         recipe_digest=identity["recipe_digest"] + ("-truncated" if scores.truncated else ""),
         commit=about["commit"] or "",
         data=identity["data"],
-        members=str(scores.members),
+        members=str(scores.members + scores.full_members),
         oof_errors=scores.oof.errors,
         oof_rows=scores.oof.rows,
         oof_accuracy=f"{scores.oof.accuracy:.5f}",

@@ -36,7 +36,7 @@ PER_MEMBER = ("network", "preprocessing")  # fields with several values joined b
 FORMER_NAMES = {"preprocessing": "view", "knn_weight": "neighbours"}
 FORMER_PREPROCESSING = {"none": "plain", "deskew": "upright", "width": "widened", "deskew-width": "upright-widened"}
 # Fields that recipes did not have at first. At their default they are left out of the digest, for the same reason.
-LATER_FIELDS = ("distortion",)
+LATER_FIELDS = ("distortion", "full_members")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SCHEDULES = ("one-cycle", "decay", "plateau", "constant")
 LIMIT = 1 << 16  # bytes of a recipe file, a hundred times the usual size
@@ -67,6 +67,7 @@ class Recipe:
     network: str = _choice("network, or several joined by + for the members in turn", NETWORKS)
     preprocessing: str = _choice("fixed transform of the images, or several joined by +", PREPROCESSING, "none")
     members: int = _setting("number of networks", 1, 1000)
+    full_members: int = _setting("how many members, the last ones, train on all rows, unscored", 0, 999, 0)
     folds: int = _setting("stratified folds; member i validates on fold i modulo this number", 2, 100)
     epochs: int = _setting("epochs per member", 1, 10000)
     holdout: float = _setting("fraction of the rows in the holdout", 0, 0.5, 0.1)
@@ -103,6 +104,12 @@ class Recipe:
                 raise BadInput(
                     f"recipe, {setting.name}: expected a number from {low:g} to {high:g}, found {_shown(value)}"
                 )
+
+        if self.full_members >= self.members:
+            raise BadInput(
+                f"recipe, full_members: expected fewer than the {self.members} members, found {self.full_members}",
+                hint="at least one member must have validation rows",
+            )
 
     @property
     def digest(self) -> str:

@@ -27,6 +27,17 @@ def test_parts_share_no_rows(k: int, members: int, holdout: float, seed: int) ->
         assert len(np.unique(together)) == len(together) == len(LABELS) - len(split.holdout)
 
 
+def test_full_members_train_on_all_rows_and_leave_the_others_unchanged() -> None:
+    without = splits.split(LABELS, folds=5, members=6, holdout=0.1, seed=3)
+    split = splits.split(LABELS, folds=5, members=9, holdout=0.1, seed=3, full_members=3)
+    assert [fold.full for fold in split.folds] == [False] * 6 + [True] * 3
+    for fold, same in zip(split.folds, without.folds, strict=False):
+        np.testing.assert_array_equal(fold.validation, same.validation)
+        np.testing.assert_array_equal(fold.train, same.train)
+    for fold in split.folds[6:]:
+        np.testing.assert_array_equal(fold.train, np.arange(len(LABELS)))
+
+
 def test_parts_are_stratified() -> None:
     split = splits.split(LABELS, folds=5, members=5, holdout=0.1, seed=3)
     for rows in (split.holdout, *(fold.validation for fold in split.folds)):

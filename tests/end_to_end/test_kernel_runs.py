@@ -29,7 +29,10 @@ pytestmark = pytest.mark.slow
 
 SHORT = ("--recipe", "quick", "--epochs", "1", "--folds", "2", "--members", "2", "--knn-weight", "0")
 FAST = ("--recipe", "dense", "--epochs", "1")
-GOOD = ("--recipe", "quick", "--epochs", "6", "--folds", "4", "--members", "2", "--batch-size", "16")
+GOOD = (
+    *("--recipe", "quick", "--epochs", "6", "--folds", "4", "--members", "3", "--full-members", "1"),
+    *("--batch-size", "16"),
+)
 
 
 def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
@@ -103,7 +106,7 @@ def test_scores_match_the_stored_probabilities(trained: tuple[Path, str]) -> Non
     scores, about = (json.loads((run / name).read_text()) for name in ("scores.json", "run.json"))
     digits = dataset.load(None, default=home / "data", cache=home / "runs" / "cache")
     used = recipe.Recipe(**about["identity"]["recipe"])
-    split = splits.split(digits.labels, folds=used.folds, members=used.members, holdout=used.holdout, seed=used.seed)
+    split = splits.split(digits.labels, folds=used.folds, members=2, holdout=used.holdout, seed=used.seed)
     oof, holdout = np.load(run / "oof.npy"), np.load(run / "holdout.npy")
     validation_rows = np.concatenate([fold.validation for fold in split.folds])
     assert oof.dtype == np.float32
@@ -152,13 +155,30 @@ def test_checkpoint_has_the_lowest_validation_loss_and_the_stored_probabilities(
     np.testing.assert_array_equal(found.argmax(axis=1), kept.argmax(axis=1))
 
 
+def test_member_trained_on_all_rows_is_in_the_submission_and_in_no_score(trained: tuple[Path, str]) -> None:
+    home, output = trained
+    run = only_run(home)
+    folders = [run / "members" / f"{i:02}" for i in range(3)]
+    record = json.loads((folders[2] / "member.json").read_text())
+    assert (record["train_rows"], record["fold_rows"], record["best_epoch"]) == (1438, 0, 6)
+    assert set(json.loads((folders[2] / "history.json").read_text())) == {"loss", "accuracy"}
+    holdouts = [np.load(folder / "holdout.npy") for folder in folders]
+    assert holdouts[2].shape == (0, 10)
+    unambiguous = (np.mean(holdouts[:2], axis=0) >= knn.MIN_PROBABILITY).sum(axis=1) == 1
+    blended = np.mean(holdouts[:2], axis=0)[unambiguous]
+    np.testing.assert_allclose(np.load(run / "holdout.npy")[unambiguous], blended, rtol=1e-5)
+    assert "holdout, blend of 2: " in output
+    assert "the submission also has 1 member trained on all rows, which no row can score" in output
+    assert json.loads((run / "scores.json").read_text())["full_members"] == 1
+
+
 def test_submission_is_the_blend_and_marked_as_sample(trained: tuple[Path, str]) -> None:
     home, output = trained
     run = only_run(home)
     assert run.name.startswith("sample-quick-")
     file = home / "submissions" / f"{run.name}.csv"
     labels = np.loadtxt(file, delimiter=",", skiprows=1, dtype=int)[:, 1]
-    members = [np.load(run / "members" / f"{i:02}" / "test.npy") for i in range(2)]
+    members = [np.load(run / "members" / f"{i:02}" / "test.npy") for i in range(3)]
     blend = np.mean(members, axis=0, dtype=np.float64)
     unambiguous = (blend >= knn.MIN_PROBABILITY).sum(axis=1) == 1
     assert unambiguous.sum() > 250
@@ -180,11 +200,13 @@ def test_piped_output_is_plain_lines(trained: tuple[Path, str]) -> None:
         "* a member's lowest validation loss so far\nmember  epoch    loss  val loss   val acc  time left\n" in output
     )
     epochs = re.findall(
-        r"^   (\d)/2    (\d)/6  \d\.\d{4}    \d\.\d{4}[* ]   [01]\.\d{4}(  \d+ s)?$", output, re.MULTILINE
+        r"^   (\d)/3    (\d)/6  \d\.\d{4}  (?:  \d\.\d{4}[* ]   [01]\.\d{4}|       –         –)(  \d+ s)?$",
+        output,
+        re.MULTILINE,
     )
-    assert sorted((m, e) for m, e, _ in epochs) == [(str(m), str(e)) for m in (1, 2) for e in range(1, 7)]
+    assert sorted((m, e) for m, e, _ in epochs) == [(str(m), str(e)) for m in (1, 2, 3) for e in range(1, 7)]
     assert all(left for _, _, left in epochs[:-1])
-    assert len(re.findall(r"^member \d/2 trained in \d+ s", output, re.MULTILINE)) == 2
+    assert len(re.findall(r"^member \d/3 trained in \d+ s", output, re.MULTILINE)) == 3
     assert re.search(r"^holdout, blend of 2: \d+ of 144 rows wrong\n  accuracy 0\.\d{5} \(95 %: ", output, re.MULTILINE)
     assert max(map(len, output[output.index("starting") :].splitlines())) <= 60
 

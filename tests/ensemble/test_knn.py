@@ -161,6 +161,7 @@ def test_scored_rows_are_excluded_from_the_reference_images(data: Dataset, capsy
         oof_last=unknown,
         holdout=ambiguous_predictions(holdout_labels),
         test=ambiguous_predictions(np.zeros(len(data.test_images), np.uint8)),
+        full_members=0,
         folds=split.folds,
         fold_members=fold_members,
         fold_members_last=fold_members,
@@ -199,5 +200,5 @@ def test_recipe_without_weight_leaves_the_blend_unchanged(data: Dataset) -> None
     recipe = load_recipe("quick").changed(knn_weight=0)
     split = splits.split(data.labels, folds=recipe.folds, members=1, holdout=recipe.holdout, seed=0)
     empty = np.empty((0, 10), np.float32)
-    blend = Blend(empty, empty, empty, empty, (), (), (), (), (), [], recipe.epochs, False)
+    blend = Blend(empty, empty, empty, empty, 0, (), (), (), (), (), [], recipe.epochs, False)
     assert knn.rerank_blend(blend, recipe, data, split) is blend

@@ -9,7 +9,7 @@ import pytest
 
 from digit_recognizer import runs
 from digit_recognizer.data import dataset, splits
-from digit_recognizer.ensemble import members, train
+from digit_recognizer.ensemble import blend, members, train
 from digit_recognizer.ensemble.members import Member
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe, load_recipe
@@ -23,13 +23,15 @@ RECIPE = load_recipe("dense").changed(folds=4, members=3, holdout=0.1, epochs=2)
 SPLIT = splits.split(LABELS, folds=4, members=3, holdout=0.1, seed=0)
 
 
-def train_run(home: Path, trainer: FakeTrainer, recipe: Recipe = RECIPE, **options: object) -> dict[int, Member]:
+def train_run(
+    home: Path, trainer: FakeTrainer, recipe: Recipe = RECIPE, split: splits.Split = SPLIT, **options: object
+) -> dict[int, Member]:
     run = runs.begin(home, recipe, DATA)
     try:
         return train.train_members(
             recipe,
             DATA,
-            SPLIT,
+            split,
             run,
             train_one=trainer.train_one,
             run_jobs=run_in_process,
@@ -54,6 +56,29 @@ def test_all_members_are_trained_and_returned(tmp_path: Path) -> None:
     trained = train_run(tmp_path, trainer, after_each=after_each)
     assert trainer.trained == sorted(trained) == [0, 1, 2]
     assert seen == [[0], [0, 1], [0, 1, 2]]
+
+
+def test_full_members_enter_the_test_probabilities_only(tmp_path: Path) -> None:
+    recipe = RECIPE.changed(members=4, full_members=2)
+    split = splits.split(LABELS, folds=4, members=4, holdout=0.1, seed=0, full_members=2)
+    trained = train_run(tmp_path, FakeTrainer(), recipe, split=split)
+    both, judged = (blend.average(part, split, rows=200) for part in (trained, {0: trained[0], 1: trained[1]}))
+    assert (both.full_members, judged.full_members) == (2, 0)
+    for name in ("oof", "holdout", "oof_last"):
+        np.testing.assert_array_equal(getattr(both, name), getattr(judged, name))
+    every = [member.probabilities["test"] for member in trained.values()]
+    np.testing.assert_allclose(both.test, np.mean(every, axis=0), rtol=1e-6)
+    assert len(both.folds) == len(both.histories) == len(both.holdout_members) == 2
+
+
+def test_blend_waits_for_a_member_with_validation_rows(tmp_path: Path) -> None:
+    recipe = RECIPE.changed(members=2, full_members=1)
+    split = splits.split(LABELS, folds=4, members=2, holdout=0.1, seed=0, full_members=1)
+    train_run(tmp_path, FakeTrainer(), recipe, split=split)
+    shutil.rmtree(only_member(tmp_path, 0))
+    seen: list[list[int]] = []
+    train_run(tmp_path, FakeTrainer(), recipe, split=split, after_each=lambda so_far: seen.append(sorted(so_far)))
+    assert seen == [[0, 1]]
 
 
 def test_interrupted_run_keeps_its_members_and_trains_the_rest(

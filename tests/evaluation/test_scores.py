@@ -50,6 +50,7 @@ def score(
         oof_last=out_of_fold(split.folds, fold_members_last, 400),
         holdout=holdout,
         test=np.full((50, 10), 0.1, np.float32),
+        full_members=0,
         folds=split.folds,
         fold_members=fold_members,
         fold_members_last=fold_members_last,
@@ -60,6 +61,17 @@ def score(
         stopped=False,
     )
     return scores.score_blend(replace(blend, **changes), RECIPE, split, DATA)  # type: ignore[arg-type]
+
+
+def test_full_members_are_named_as_unscored() -> None:
+    assert "trained on all rows" not in str(score())
+    text = str(score(full_members=3))
+    assert f"  of the {RECIPE.members} with validation rows\n" in text
+    assert "  the submission also has 3 members trained on all rows, which no row can score\n" in text
+    stored = score(full_members=3).as_json()
+    assert Scores.from_json(stored).full_members == 3
+    del stored["full_members"]  # as earlier versions wrote it
+    assert Scores.from_json(stored).full_members == 0
 
 
 def test_expected_score_compares_the_same_networks_on_both_sets_of_rows() -> None:

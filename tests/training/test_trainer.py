@@ -143,7 +143,7 @@ def test_checkpoint_has_lowest_loss_of_admitted_epochs(tmp_path: Path, schedule:
 def test_checkpoint_ignores_epochs_before_the_first_admitted_one(tmp_path: Path) -> None:
     recipe, path = load_recipe("quick").changed(network="dense"), tmp_path / "network.keras"
     network = architectures.build("dense", dropout=0)
-    best_checkpoint = callbacks.FoldCheckpoint(network, recipe, path, first=3)
+    best_checkpoint = callbacks.FoldCheckpoint(network, recipe, path, first=3, validated=True)
     best_checkpoint.set_model(network)
     kept = []
     for epoch, loss in enumerate([0.3, 0.1, 0.2, 0.4, 0.2, 0.3]):

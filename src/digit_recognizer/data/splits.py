@@ -17,11 +17,17 @@ class Fold:
 
     Attributes:
         train: training rows.
-        validation: validation rows, which choose the checkpoint and give the out-of-fold probabilities.
+        validation: validation rows, which choose the checkpoint and give the out-of-fold probabilities; empty if the
+            member trains on all rows, those of the holdout too.
     """
 
     train: Rows
     validation: Rows
+
+    @property
+    def full(self) -> bool:
+        """Whether the member trains on all rows, so that none is left to score it."""
+        return not len(self.validation)
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,9 @@ class Split:
     folds: tuple[Fold, ...]
 
 
-def split(labels: npt.NDArray[np.uint8], *, folds: int, members: int, holdout: float, seed: int) -> Split:
+def split(
+    labels: npt.NDArray[np.uint8], *, folds: int, members: int, holdout: float, seed: int, full_members: int = 0
+) -> Split:
     """Split the rows, stratified by label.
 
     Member i has fold ``i % folds`` as its validation fold; after ``folds`` members the rows are divided again, with
@@ -42,6 +50,7 @@ def split(labels: npt.NDArray[np.uint8], *, folds: int, members: int, holdout: f
         labels: uint8 (n,), 0 to 9.
         folds: number of folds, at least 2.
         members: number of folds to return; with fewer than ``folds`` some rows have no out-of-fold probabilities.
+        full_members: how many of them, the last ones, train on all rows and have no validation rows.
         holdout: fraction of the rows in the holdout, 0 for none.
         seed: determines the rows.
 
@@ -66,14 +75,15 @@ def split(labels: npt.NDArray[np.uint8], *, folds: int, members: int, holdout: f
         counts = np.bincount(labels[rows], minlength=10)
     _require(counts, folds, f"{folds} folds" + (f" and a holdout of {holdout:g}" if holdout else ""))
     divisions = []
-    for repeat in range(-(-members // folds)):
+    full = Fold(train=np.arange(len(labels)), validation=rows[:0])
+    for repeat in range(-(-(members - full_members) // folds)):
         shuffle = int(np.random.SeedSequence((seed, repeat)).generate_state(1)[0])
         divider = StratifiedKFold(folds, shuffle=True, random_state=shuffle)
         divisions += [
             Fold(train=rows[train], validation=rows[validation])
             for train, validation in divider.split(rows, labels[rows])
         ]
-    return Split(holdout=holdout_rows, folds=tuple(divisions[:members]))
+    return Split(holdout=holdout_rows, folds=(*divisions[: members - full_members], *[full] * full_members))
 
 
 def _require(counts: npt.NDArray[np.intp], least: int, purpose: str) -> None:

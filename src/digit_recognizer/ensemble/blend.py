@@ -19,8 +19,9 @@ class Blend:
     Attributes:
         oof, oof_last: float32 (n, 10), out-of-fold: for each training row the mean over the members that have it in
             their validation fold; NaN where there is none.
-        holdout: float32 (h, 10), the mean over all members on the holdout rows.
+        holdout: float32 (h, 10), the mean over all members with validation rows on the holdout rows.
         test: float32 (m, 10), the mean over all members on the test rows.
+        full_members: the number of members that were trained on all rows; the fields below are of the others.
         folds: the fold of each member.
         fold_members, fold_members_last: for each member float32 (validation rows, 10).
         holdout_members, holdout_members_last: for each member float32 (h, 10).
@@ -33,6 +34,7 @@ class Blend:
     oof_last: Probabilities
     holdout: Probabilities
     test: Probabilities
+    full_members: int
     folds: tuple[Fold, ...]
     fold_members: tuple[Probabilities, ...]
     fold_members_last: tuple[Probabilities, ...]
@@ -47,29 +49,31 @@ def average(members: Mapping[int, Member], split: Split, *, rows: int) -> Blend:
     """Average the probabilities of the members.
 
     Args:
-        members: member index → member, at least one.
+        members: member index → member, at least one with validation rows.
         split: the split that the members were trained on.
         rows: the number of training rows.
     """
-    indices = sorted(members)
+    indices = sorted(index for index in members if not split.folds[index].full)
     folds = tuple(split.folds[index] for index in indices)
     by_name = {name: tuple(members[index].probabilities[name] for index in indices) for name in PROBABILITIES}
+    every_test = [members[index].probabilities["test"] for index in sorted(members)]
     holdout, test = (
-        np.asarray(np.mean(by_name[name], axis=0, dtype=np.float64), np.float32) for name in ("holdout", "test")
+        np.asarray(np.mean(parts, axis=0, dtype=np.float64), np.float32) for parts in (by_name["holdout"], every_test)
     )
     return Blend(
         oof=out_of_fold(folds, by_name["fold"], rows),
         oof_last=out_of_fold(folds, by_name["fold-last-epoch"], rows),
         holdout=holdout,
         test=test,
+        full_members=len(members) - len(indices),
         folds=folds,
         fold_members=by_name["fold"],
         fold_members_last=by_name["fold-last-epoch"],
         holdout_members=by_name["holdout"],
         holdout_members_last=by_name["holdout-last-epoch"],
         histories=[members[index].history for index in indices],
-        epochs=min(members[index].record["epochs"] for index in indices),
-        stopped=any(members[index].record["stopped"] for index in indices),
+        epochs=min(member.record["epochs"] for member in members.values()),
+        stopped=any(member.record["stopped"] for member in members.values()),
     )
 
 

@@ -57,8 +57,9 @@ class Queries:
 def rerank_blend(blend: Blend, recipe: Recipe, data: Dataset, split: Split, *, deadline: float | None = None) -> Blend:
     """Re-rank the ambiguous predictions of a blend and of its members, with the recipe's ``knn_weight``.
 
-    Scored rows are excluded from the reference images: for the test rows and the holdout these are all training rows
-    outside the holdout, for the validation rows of a member the rows it was trained on.
+    Scored rows are excluded from the reference images: for the holdout these are all training rows outside it, for the
+    validation rows of a member the rows it was trained on. For the test rows they are those of the holdout, or all
+    training rows if some members were trained on them.
 
     Args:
         blend, recipe, data, split: the blend and what it was computed from.
@@ -66,11 +67,12 @@ def rerank_blend(blend: Blend, recipe: Recipe, data: Dataset, split: Split, *, d
     """
     if not recipe.knn_weight:
         return blend
-    outside_holdout = np.delete(np.arange(len(data.labels)), split.holdout)
+    every_row = np.arange(len(data.labels))
+    outside_holdout = np.delete(every_row, split.holdout)
     fold_predictions = zip(blend.fold_members, blend.fold_members_last, strict=True)
     holdout_predictions = (blend.holdout, *blend.holdout_members, *blend.holdout_members_last)
     queries = [
-        Queries(data.test_images, (blend.test,), outside_holdout),
+        Queries(data.test_images, (blend.test,), every_row if blend.full_members else outside_holdout),
         Queries(data.images[split.holdout], holdout_predictions, outside_holdout),
         *(
             Queries(data.images[fold.validation], predictions, fold.train)

@@ -52,7 +52,8 @@ def train_member(
     start = time.monotonic()
     fold, seed, (folder, owner) = split.folds[index], member_seed(recipe.seed, index), places[index]
     validation_images, validation_labels = data.images[fold.validation], data.labels[fold.validation]
-    holdout_images, holdout_labels = data.images[split.holdout], data.labels[split.holdout]
+    holdout = split.holdout[:0] if fold.full else split.holdout
+    holdout_images, holdout_labels = data.images[holdout], data.labels[holdout]
     member_recipe = recipe.of_member(index)
     trained = trainer.train_member(
         member_recipe,
@@ -113,7 +114,7 @@ def train_members(
         recipe, data, split, run: what to train, on which rows, and where to store it.
         deadline: a time of ``time.monotonic`` at which the run should end. The pace is measured, and fewer members are
             trained if not all fit, or fewer epochs if not even one does.
-        after_each: called with the trained members after each member.
+        after_each: called with the trained members after each member, once one of them has validation rows.
         train_one: trains and stores one member; see ``train_member``.
         run_jobs: runs the members in parallel; see ``executors.local.run_jobs``.
 
@@ -151,10 +152,13 @@ def train_members(
         longest = max(longest, seconds)
         progress.over(index, f"member {index + 1}/{recipe.members} trained in {format_duration(seconds)}")
         trained[index] = _trained_member(run, index)
-        after_each(trained)
+        report()
 
-    if stored:
-        after_each(trained)
+    def report() -> None:
+        if not all(split.folds[index].full for index in trained):
+            after_each(trained)
+
+    report()
     job = partial(train_one, recipe.changed(epochs=epochs), data, split, places, last_step)
     run_jobs(job, missing, progress, workers=workers, threads=threads, done=done, may_start=may_start)
     for index in trained:  # the blend must equal that of the stored members

@@ -25,7 +25,8 @@ class Scores:
     """The scores of a run, each from rows that the scored networks were not trained on, after k-NN re-ranking.
 
     Attributes:
-        members: the number of networks in the blend.
+        members: the number of networks in the blend that is scored.
+        full_members: the number of further networks in the submission, which were trained on all rows.
         oof: single members on their validation rows; slightly optimistic, since these rows chose the checkpoints.
         oof_distinct: the number of distinct rows in ``oof``; below its ``rows`` where members outnumber folds.
         oof_last_epoch: the same with the weights after the last epoch, which these rows did not choose.
@@ -40,6 +41,7 @@ class Scores:
     """
 
     members: int
+    full_members: int
     oof: Score
     oof_distinct: int
     oof_last_epoch: Score
@@ -60,7 +62,8 @@ class Scores:
         """Return the scores that ``as_json`` wrote; ``BadInput`` if a value is missing."""
         try:
             return cls(
-                **{field.name: values[field.name] for field in fields(cls)}
+                **{field.name: values[field.name] for field in fields(cls) if field.name != "full_members"}
+                | {"full_members": values.get("full_members", 0)}  # runs of earlier versions have none
                 | {
                     "oof": Score(**values["oof"]),
                     "oof_last_epoch": Score(**values["oof_last_epoch"]),
@@ -94,6 +97,12 @@ class Scores:
         else:
             lines += ["no holdout: the blend itself is not scored", "  it usually has fewer errors than its members"]
         lines.append(f"expected public score: {self.expected}")
+        if self.full_members:
+            full = f"{self.full_members} member{'s' * (self.full_members > 1)}"
+            lines += [
+                f"  of the {self.members} with validation rows",
+                f"  the submission also has {full} trained on all rows, which no row can score",
+            ]
         rows = "holdout" if self.holdout else "out-of-fold"
         lines.append(f"confusion matrix, {rows} (down: true, across: predicted)")
         lines.append(format_confusion(self.confusion))
@@ -138,6 +147,7 @@ def score_blend(blend: Blend, recipe: Recipe, split: Split, data: Dataset) -> Sc
         confusion = confusion_matrix(labels[scored_rows], blend.oof[scored_rows])
     return Scores(
         members=len(blend.folds),
+        full_members=blend.full_members,
         oof=oof,
         oof_distinct=len(scored_rows),
         oof_last_epoch=oof_last,
@@ -154,8 +164,8 @@ def score_blend(blend: Blend, recipe: Recipe, split: Split, data: Dataset) -> Sc
 def _truncation(blend: Blend, recipe: Recipe) -> str:
     """Describe what a budget left out of the recipe; empty if nothing."""
     parts = []
-    if len(blend.folds) < recipe.members:
-        parts.append(f"{len(blend.folds)} of {recipe.members} members")
+    if (members := len(blend.folds) + blend.full_members) < recipe.members:
+        parts.append(f"{members} of {recipe.members} members")
     if blend.epochs < recipe.epochs or blend.stopped:
         epochs = f"{blend.epochs} of {recipe.epochs} epochs"
         parts.append(f"{epochs}, the last one incomplete" if blend.stopped else epochs)

@@ -169,7 +169,8 @@ def _read_result(folder: Path, members: int, labels: npt.NDArray[np.uint8]) -> R
     errors, loss = int(scores["holdout"]["errors"]), float(scores["holdout_loss"])
     if not (scores["holdout"]["rows"] == len(labels) >= errors >= 0 and math.isfinite(loss)):
         raise BadInput(f"{folder / 'scores.json'}: expected scores of {len(labels):,} rows")
-    blend = np.mean([member.probabilities["holdout"] for member in stored], axis=0)
+    holdout = [member.probabilities["holdout"] for member in stored]
+    blend = np.mean([probabilities for probabilities in holdout if len(probabilities)], axis=0)
     return RunResult(
         weights=stored[0].record["weights"],
         multiply_adds=stored[0].record["multiply_adds"],

@@ -70,17 +70,17 @@ def plan_budget(
     step, start = max(pace.step for pace in paces), max(pace.start for pace in paces)
     # Time to import TensorFlow in a new worker.
     loading = max(0.0, time.monotonic() - start_time - max(pace.seconds for pace in paces))
-    fold = split.folds[0]
+    fold = max((split.folds[index] for index in missing), key=lambda fold: len(fold.train))
     predict_seconds = step / recipe.batch_size * PREDICT_SHARE
     epoch = step * max(1, len(fold.train) // recipe.batch_size) + predict_seconds * len(fold.validation)
     # After training, Keras compiles two functions more: prediction by the last weights and by the checkpoint.
-    rows = 2 * (len(fold.validation) + len(split.holdout)) + len(data.test_images)
+    rows = 2 * (len(split.folds[0].validation) + len(split.holdout)) + len(data.test_images)
     after_training = start + predict_seconds * rows
     images = len(data.labels) + len(data.test_images)
     rerank_image = rerank_seconds(images) / images
 
     def final_seconds(members: int) -> float:
-        predictions = (kept + members) * len(fold.validation) + len(split.holdout) + len(data.test_images)
+        predictions = (kept + members) * len(split.folds[0].validation) + len(split.holdout) + len(data.test_images)
         return FINAL_SECONDS + rerank_image * predictions
 
     first_wave = min(workers, len(missing))

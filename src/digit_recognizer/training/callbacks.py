@@ -15,11 +15,12 @@ from digit_recognizer.training.executors.local import Reporter
 class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
     """Save the network in float32 at the lowest validation loss, without the augmentation.
 
-    From epoch ``first``, counted from 0, earlier epochs no longer compete; until then the best so far is kept.
+    From epoch ``first``, counted from 0, earlier epochs no longer compete; until then the best so far is kept. Without
+    validation rows every epoch is saved, and the last one remains.
     """
 
-    def __init__(self, network: Any, recipe: Recipe, path: Path, first: int) -> None:
-        super().__init__(str(path), monitor="val_loss", mode="min", save_best_only=True)
+    def __init__(self, network: Any, recipe: Recipe, path: Path, first: int, *, validated: bool) -> None:
+        super().__init__(str(path), monitor="val_loss", mode="min", save_best_only=validated)
         self._trained, self._path, self._first = network, path, first
         self.network = architectures.build(recipe.network, dropout=recipe.dropout, preprocessing=recipe.preprocessing)
 

@@ -103,11 +103,12 @@ class Progress:
             self._redraw()
 
     def epoch(self, member: int, epoch: int, figures: dict[str, float]) -> None:
-        """Record a finished epoch, counted from 1, with its loss, val_loss and val_accuracy."""
+        """Record a finished epoch, counted from 1, with its loss; with validation rows also val_loss, val_accuracy."""
         self._done[member] = epoch
         if not self._each_epoch:
             return
-        lowest = figures["val_loss"] < self._lowest_loss.get(member, float("inf"))
+        validated = "val_loss" in figures
+        lowest = validated and figures["val_loss"] < self._lowest_loss.get(member, float("inf"))
         if lowest:
             self._lowest_loss[member] = figures["val_loss"]
         wide, narrow = max(6, len(f"{self._members}/{self._members}")), max(5, len(f"{self._epochs}/{self._epochs}"))
@@ -115,8 +116,8 @@ class Progress:
             self._noun.rjust(wide): f"{member + 1}/{self._members}".rjust(wide),
             "epoch".rjust(narrow): f"{epoch}/{self._epochs}".rjust(narrow),
             "  loss": f"{figures['loss']:6.4f}",
-            "val loss ": f"{figures['val_loss']:8.4f}{'*' if lowest else ' '}",
-            "val acc": f"{figures['val_accuracy']:7.4f}",
+            "val loss ": f"{figures['val_loss']:8.4f}{'*' if lowest else ' '}" if validated else "–".rjust(8) + " ",
+            "val acc": f"{figures['val_accuracy']:7.4f}" if validated else "–".rjust(7),
             "time left": self._time_left(),
         }
         width = self._terminal.width if self._terminal else PLAIN_WIDTH

@@ -31,9 +31,11 @@ class TrainedMember:
     Attributes:
         network: uncompiled keras.Model at the checkpoint, raw pixels → logits, float32.
         last_network: the same network with the weights after the last epoch, float32.
-        history: loss, accuracy, val_loss and val_accuracy, each with one value per epoch.
+        history: loss, accuracy, val_loss and val_accuracy, each with one value per epoch; the first two alone without
+            validation rows.
         precision: float32, bfloat16 or float16, as used in training.
-        best_epoch: the checkpoint's epoch, counted from 1: the lowest validation loss from ``first_epoch`` on.
+        best_epoch: the checkpoint's epoch, counted from 1: the lowest validation loss from ``first_epoch`` on; without
+            validation rows the last epoch.
         stopped: True if the deadline ended training before the last step of the last epoch.
     """
 
@@ -78,7 +80,8 @@ def train_member(
         recipe: network, augmentation and schedule.
         images: uint8 (n, 28, 28), the training rows.
         labels: uint8 (n,).
-        validation_images: uint8 (m, 28, 28), the validation rows; they only choose the checkpoint.
+        validation_images: uint8 (m, 28, 28), the validation rows; they only choose the checkpoint. With none, it is
+            the last epoch.
         validation_labels: uint8 (m,).
         seed: seed of the weights, the order of rows, the augmentation and dropout.
         checkpoint: path of the ``.keras`` file to write; ``keras.models.load_model`` reads it.
@@ -94,7 +97,7 @@ def train_member(
     precision = backend.precision(recipe.precision)
     stopper = Deadline(deadline, recipe.epochs)
     first = first_epoch(recipe)
-    best_checkpoint = FoldCheckpoint(network, recipe, checkpoint, first)
+    best_checkpoint = FoldCheckpoint(network, recipe, checkpoint, first, validated=len(validation_labels) > 0)
     callbacks = [best_checkpoint, ProgressReporter(reporter), stopper]
     if recipe.schedule == "plateau":
         callbacks.append(Plateau())
@@ -113,7 +116,7 @@ def train_member(
             ),
             initial_epoch=start,
             epochs=start + 1 if recipe.resampling else recipe.epochs,
-            validation_data=validation,
+            validation_data=validation if len(validation_labels) else None,
             callbacks=callbacks,
             shuffle=False,  # the batches are shuffled; Keras would warn that it cannot shuffle them
             verbose=0,
@@ -122,7 +125,7 @@ def train_member(
             history.setdefault(name, []).extend(map(float, values))
         if stopper.stopped:
             break
-    losses = np.array(history["val_loss"])
+    losses = np.array(history["val_loss" if len(validation_labels) else "loss"])
     if len(losses) > first and np.isfinite(losses[first:]).any():
         losses[:first] = np.inf
     if not np.isfinite(losses).any():
@@ -130,7 +133,7 @@ def train_member(
             "training diverged: the loss was NaN or infinite in every epoch",
             hint=f"lower {hints.option('learning_rate')} (now {recipe.learning_rate:g})",
         )
-    best_epoch = int(np.nanargmin(losses)) + 1
+    best_epoch = int(np.nanargmin(losses)) + 1 if len(validation_labels) else len(losses)
     reporter.stage("predicting")
     with files.explained(checkpoint):
         best = keras.models.load_model(checkpoint)
