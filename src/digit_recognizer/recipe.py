@@ -14,9 +14,9 @@ from digit_recognizer.errors import BadInput
 
 NETWORKS = (
     "slim-conv",
-    "residual-32",
     "residual-64",
     "residual-128",
+    "residual-256",
     "bn-conv",
     "adaptive-cnn",
     "three-conv",

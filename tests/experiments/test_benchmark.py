@@ -147,7 +147,7 @@ def test_members_of_the_same_folds_are_compared_on_the_same_rows(tmp_path: Path)
 
 def test_pace_counts_the_slowest_of_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "plan_workers", lambda members: (2, 1))
-    paces = [SimpleNamespace(start=1.0, step=0.5), SimpleNamespace(start=2.0, step=0.25)]
+    paces = {"dense": SimpleNamespace(start=1.0, step=0.5), "other": SimpleNamespace(start=2.0, step=0.25)}
     monkeypatch.setattr(budget, "measure_paces", lambda *positional, seconds: paces)
     recipe = load_recipe("dense")
     assert timing.training_pace(recipe, DIGITS) == 2 * recipe.batch_size / 0.5

@@ -11,6 +11,7 @@ from digit_recognizer.data import dataset, splits
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import Recipe, load_recipe
 from digit_recognizer.training import budget, devices
+from digit_recognizer.training.executors import local
 from digit_recognizer.training.trainer import Pace
 
 DIGITS = dataset.Dataset(
@@ -31,7 +32,12 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Planned:
 
     def plan(seconds: float, recipe: Recipe = STANDARD, *, kept: int = 0, step: float = 0.0128) -> budget.Plan:
         monkeypatch.setattr(devices, "plan_workers", lambda members: (min(2, members), 1))
-        monkeypatch.setattr(budget, "measure_paces", lambda *_, **__: [Pace(start=1.0, step=step, seconds=0.0)] * 2)
+        paces = {
+            "slim-conv": Pace(start=1.0, step=step, seconds=0.0),
+            "dense": Pace(start=1.0, step=step / 9, seconds=0.0),
+        }
+        used = {network: paces[network] for network in recipe.network.split("+")}
+        monkeypatch.setattr(budget, "measure_paces", lambda *_, **__: used)
         split = splits.split(DIGITS.labels, folds=recipe.folds, members=recipe.members, holdout=0.05, seed=0)
 
         def rerank_seconds(images: int) -> float:
@@ -70,6 +76,38 @@ def test_reranking_and_kept_members_reduce_the_plan(planned: Planned) -> None:
     assert 10 < planned(585, many).members < planned(585, many.changed(knn_weight=0)).members
 
 
+def test_members_of_a_faster_network_are_planned_by_their_own_pace(planned: Planned) -> None:
+    slow, mixed = (
+        planned(585, STANDARD.changed(members=400, network=network)) for network in ("slim-conv", "slim-conv+dense")
+    )
+    assert 1.5 * slow.members < mixed.members < 2 * slow.members
+    assert mixed.member_seconds == pytest.approx(slow.member_seconds), "that of the slowest"
+
+
+def test_jobs_are_scheduled_as_workers_become_free() -> None:
+    assert budget.schedule([4, 1, 1, 1, 3], 2) == 6
+    assert budget.schedule([], 2) == 0
+
+
+def test_each_network_is_measured_and_the_slowest_worker_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+
+    def run_jobs(job: object, members: Sequence[int], *_: object, done: Callable[[int, Pace], None], **__: int) -> None:
+        for index in members:
+            measured.append(index)
+            done(index, Pace(start=1, step=index + 1, seconds=1))
+
+    monkeypatch.setattr(local, "run_jobs", run_jobs)
+    monkeypatch.setattr(devices, "plan_workers", lambda members: (3, 1))
+    recipe = STANDARD.changed(members=6, network="dense+dense+slim-conv")
+    split = splits.split(DIGITS.labels, folds=recipe.folds, members=6, holdout=0.05, seed=0)
+    paces = budget.measure_paces(recipe, DIGITS, split, [1, 2, 3, 4], seconds=1)
+    assert measured == [1, 2, 3]
+    assert {network: pace.step for network, pace in paces.items()} == {"dense": 4, "slim-conv": 3}
+    assert budget.step_seconds(paces, recipe, 5) == 3
+    assert budget.step_seconds(paces, recipe.changed(network="conv-pool"), 0) == 4, "not measured: the slowest"
+
+
 @pytest.mark.parametrize("seconds", [-5, 0, 3])
 def test_too_short_budget_is_refused(seconds: float, planned: Planned) -> None:
     with pytest.raises(BadInput, match="budget: too short to train anything") as refused:
@@ -90,7 +128,7 @@ def test_epoch_of_one_batch_is_planned_and_its_pace_measured(rows: int, monkeypa
     pace = trainer.measure_pace(recipe, images, labels, seconds=0.2)
     assert pace.step > 0
     assert pace.seconds >= pace.start > 0
-    monkeypatch.setattr(budget, "measure_paces", lambda *_, **__: [pace])
+    monkeypatch.setattr(budget, "measure_paces", lambda *_, **__: {"dense": pace})
     assert (
         budget.plan_budget(recipe, few, split, 0, [0], time.monotonic() + 120, lambda images: 0.0).epochs
         == recipe.epochs

@@ -30,7 +30,7 @@ BACKWARD = 2  # multiply-adds of a step's gradients, of the inputs and of the we
 def training_pace(recipe: Recipe, digits: Dataset) -> float:
     """Return images per second in training steps, all workers together, augmentation included."""
     workers, _ = devices.plan_workers(recipe.members)
-    return workers * recipe.batch_size / max(pace.step for pace in _measure_paces(recipe, digits))
+    return workers * recipe.batch_size / max(pace.step for pace in _measure_paces(recipe, digits).values())
 
 
 def matrix_product_shares(recipe: Recipe, digits: Dataset) -> dict[str, float]:
@@ -111,23 +111,28 @@ def estimate_recipe_seconds(recipe: Recipe, digits: Dataset) -> float:
     The start and the step of a member are measured with all workers busy.
     """
     paces = _measure_paces(recipe, digits)
-    step, start = max(pace.step for pace in paces), max(pace.start for pace in paces)
+    start = max(pace.start for pace in paces.values())
     outside_holdout = len(digits.labels) * (1 - recipe.holdout)
-    train, validation = outside_holdout * (1 - 1 / recipe.folds), outside_holdout / recipe.folds
     held_out = len(digits.labels) - outside_holdout
-    per_epoch = train + budget.PREDICT_SHARE * validation
-    after_training = budget.PREDICT_SHARE * (held_out + validation + len(digits.test_images))
-    member_seconds = start + step / recipe.batch_size * (recipe.epochs * per_epoch + after_training)
+    judged = recipe.members - recipe.full_members
+    durations = []
+    for index in range(recipe.members):
+        validation = outside_holdout / recipe.folds if index < judged else 0
+        train = outside_holdout - validation if validation else len(digits.labels)
+        predicted = len(digits.test_images) + (held_out + validation if validation else 0)
+        images = recipe.epochs * (train + budget.PREDICT_SHARE * validation) + budget.PREDICT_SHARE * predicted
+        durations.append(start + budget.step_seconds(paces, recipe, index) / recipe.batch_size * images)
     workers, _ = devices.plan_workers(recipe.members)
-    predictions = round(held_out + recipe.members * validation) + len(digits.test_images)
-    return -(-recipe.members // workers) * member_seconds + knn.estimate_rerank_seconds(recipe, predictions)
+    predictions = round(held_out + judged * outside_holdout / recipe.folds) + len(digits.test_images)
+    return budget.schedule(durations, workers) + knn.estimate_rerank_seconds(recipe, predictions)
 
 
-def _measure_paces(recipe: Recipe, digits: Dataset) -> "list[trainer.Pace]":
-    """Measure a member's start and step with all workers busy."""
-    workers, _ = devices.plan_workers(recipe.members)
-    split = splits.split(digits.labels, folds=recipe.folds, members=workers, holdout=recipe.holdout, seed=recipe.seed)
-    return budget.measure_paces(recipe, digits, split, range(workers), seconds=PACE_SECONDS)
+def _measure_paces(recipe: Recipe, digits: Dataset) -> "dict[str, trainer.Pace]":
+    """Measure the start and the step of each network with all workers busy."""
+    split = splits.split(
+        digits.labels, folds=recipe.folds, members=recipe.members, holdout=recipe.holdout, seed=recipe.seed
+    )
+    return budget.measure_paces(recipe, digits, split, range(recipe.members), seconds=PACE_SECONDS)
 
 
 def _multiply_matrices(precision: str, index: int, reporter: local.Reporter) -> float:

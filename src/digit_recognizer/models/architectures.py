@@ -71,8 +71,9 @@ def slim_conv(dropout: float) -> list[Any]:
 def residual(dropout: float, filters: int) -> list[Any]:
     """Return the layers of a residual network of three stages with global average pooling.
 
-    With 32, 64 and 128 filters: 290 k, 1.2 M and 4.6 M weights, 21 M, 85 M and 338 M multiply-adds. Each stage halves
-    the side and doubles the filters. Source: the network of github.com/ttdoucet/mnist, which has 128 filters.
+    With 64, 128 and 256 filters: 1.2 M, 4.6 M and 18 M weights, 22 M, 87 M and 343 M multiply-adds. Each stage halves
+    the side and doubles the filters. The blocks, and the lack of dense layers, are those of the network of
+    github.com/ttdoucet/mnist. It has a further stage at 24 × 24, which takes as long and adds no accuracy here.
 
     Args:
         dropout: fraction dropped before the last layer.
@@ -89,14 +90,15 @@ def residual(dropout: float, filters: int) -> list[Any]:
         return keras.Model(inputs, outputs)
 
     return [
-        convolution(filters, 5, "valid"),
-        block(filters, 24),
-        layers.MaxPooling2D(),
+        convolution(filters, 5, "valid"),  # 24 × 24
+        layers.MaxPooling2D(),  # 12 × 12
+        block(filters, 12),
+        layers.MaxPooling2D(),  # 6 × 6
         convolution(2 * filters, 3),
-        block(2 * filters, 12),
-        layers.MaxPooling2D(),
+        block(2 * filters, 6),
+        layers.MaxPooling2D(),  # 3 × 3
         convolution(4 * filters, 3),
-        block(4 * filters, 6),
+        block(4 * filters, 3),
         _batch_normalisation(),
         layers.GlobalAveragePooling2D(),
         layers.Dropout(dropout),
@@ -177,9 +179,9 @@ def dense(dropout: float) -> list[Any]:
 BODIES: dict[str, Callable[[float], list[Any]]] = {
     "bn-conv": bn_conv,
     "slim-conv": slim_conv,
-    "residual-32": partial(residual, filters=32),
     "residual-64": partial(residual, filters=64),
     "residual-128": partial(residual, filters=128),
+    "residual-256": partial(residual, filters=256),
     "adaptive-cnn": adaptive_cnn,
     "three-conv": three_conv,
     "two-conv": two_conv,

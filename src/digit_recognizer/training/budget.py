@@ -1,5 +1,6 @@
 """Plan how many members and epochs fit into a time budget, from a measurement of the training pace."""
 
+import heapq
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,10 +67,10 @@ def plan_budget(
     """
     start_time = time.monotonic()
     workers, _ = devices.plan_workers(recipe.members)
-    paces = measure_paces(recipe, data, split, missing[:workers], seconds=min(8.0, (deadline - start_time) / 25))
-    step, start = max(pace.step for pace in paces), max(pace.start for pace in paces)
+    paces = measure_paces(recipe, data, split, missing, seconds=min(8.0, (deadline - start_time) / 25))
+    step, start = max(pace.step for pace in paces.values()), max(pace.start for pace in paces.values())
     # Time to import TensorFlow in a new worker.
-    loading = max(0.0, time.monotonic() - start_time - max(pace.seconds for pace in paces))
+    loading = max(0.0, time.monotonic() - start_time - max(pace.seconds for pace in paces.values()))
     fold = max((split.folds[index] for index in missing), key=lambda fold: len(fold.train))
     predict_seconds = step / recipe.batch_size * PREDICT_SHARE
     epoch = step * max(1, len(fold.train) // recipe.batch_size) + predict_seconds * len(fold.validation)
@@ -94,25 +95,53 @@ def plan_budget(
         )
     epochs = max(1, min(recipe.epochs, int(fitting_epochs)))
     seconds = 2 * start + epochs * epoch + after_training
+    durations = [step_seconds(paces, recipe, index) / step * seconds for index in missing]
     members = first_wave if fitting_epochs > 0 else 0
     while 0 < members < len(missing):
         more = min(members + workers, len(missing))
-        if -(-more // workers) * seconds + final_seconds(more) > left:
+        if schedule(durations[:more], workers) + final_seconds(more) > left:
             break
         members = more
     return Plan(members, epochs, seconds, deadline - after_training - final_seconds(members))
 
 
+def schedule(seconds: Sequence[float], workers: int) -> float:
+    """Return when the last job ends, if each worker takes the next job as soon as it is free."""
+    free = [0.0] * workers
+    for job in seconds:
+        heapq.heapreplace(free, free[0] + job)
+    return max(free)
+
+
 def measure_paces(
     recipe: Recipe, data: Dataset, split: Split, members: Sequence[int], *, seconds: float
-) -> "list[trainer.Pace]":
-    """Train these members at once for about ``seconds`` and return their measured times."""
+) -> "dict[str, trainer.Pace]":
+    """Train members at once, one per worker, for about ``seconds``.
+
+    Returns:
+        network → measured times, the longest if several workers train the same network. Networks beyond the number of
+        workers are missing.
+    """
     workers, threads = devices.plan_workers(recipe.members)
-    paces: list[trainer.Pace] = []
+    networks = [recipe.of_member(index).network for index in members]
+    first = sorted(networks.index(network) for network in set(networks))  # one member of each network, then others
+    others = [position for position in range(len(members)) if position not in first]
+    measured = [members[position] for position in [*first, *others][:workers]]
+    paces: dict[str, trainer.Pace] = {}
+
+    def done(index: int, pace: "trainer.Pace") -> None:
+        network = recipe.of_member(index).network
+        paces[network] = max(pace, paces.get(network, pace), key=lambda pace: pace.step)
+
     job = partial(_measure_pace, recipe, data, split, seconds)
-    no_progress = Progress(0, 0, (), 0)
-    local.run_jobs(job, members, no_progress, workers=workers, threads=threads, done=lambda _, pace: paces.append(pace))
+    local.run_jobs(job, measured, Progress(0, 0, (), 0), workers=workers, threads=threads, done=done)
     return paces
+
+
+def step_seconds(paces: "dict[str, trainer.Pace]", recipe: Recipe, index: int) -> float:
+    """Return the seconds of a step of a member; the longest measured if its network was not measured."""
+    network = recipe.of_member(index).network
+    return paces[network].step if network in paces else max(pace.step for pace in paces.values())
 
 
 def _measure_pace(
