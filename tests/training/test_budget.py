@@ -32,11 +32,8 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Planned:
 
     def plan(seconds: float, recipe: Recipe = STANDARD, *, kept: int = 0, step: float = 0.0128) -> budget.Plan:
         monkeypatch.setattr(devices, "plan_workers", lambda members: (min(2, members), 1))
-        paces = {
-            "slim-conv": Pace(start=1.0, step=step, seconds=0.0),
-            "dense": Pace(start=1.0, step=step / 9, seconds=0.0),
-        }
-        used = {network: paces[network] for network in recipe.network.split("+")}
+        steps = {"slim-conv": step, "dense": step / 9}
+        used = {name: Pace(start=1.0, step=steps[name], seconds=0.0) for name in recipe.network.split("+")}
         monkeypatch.setattr(budget, "measure_paces", lambda *_, **__: used)
         split = splits.split(DIGITS.labels, folds=recipe.folds, members=recipe.members, holdout=0.05, seed=0)
 
