@@ -132,7 +132,7 @@ def test_text_names_rows_intervals_and_bias_within_60_columns() -> None:
         "holdout, blend of #: # of # rows wrong",
         "  accuracy # (# %: # to #)",
         "  loss #; mean accuracy of a single member #",
-        "  no member was trained on these rows",
+        "  none of these members was trained on these rows",
         "  the shipped recipes were tuned on splits that include them",
         "expected public score: #",
         "  # %: # to # on all # rows",

@@ -90,7 +90,7 @@ class Scores:
                 f"holdout, blend of {self.members}: {self.holdout.wrong_rows}",
                 f"  {self.holdout}",
                 f"  loss {self.holdout_loss:.4f}; mean accuracy of a single member {single:.5f}",
-                "  no member was trained on these rows",
+                "  none of these members was trained on these rows",
             ]
             if self.tuned:
                 lines.append("  the shipped recipes were tuned on splits that include them")
