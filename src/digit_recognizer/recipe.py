@@ -29,7 +29,16 @@ KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
     str: ((str,), "a text in quotes"),
 }
-PREPROCESSING = ("none", "deskew", "width", "deskew-width")
+PREPROCESSING = (
+    "none",
+    "deskew",
+    "width",
+    "deskew-width",
+    "enlarge",
+    "deskew-enlarge",
+    "width-enlarge",
+    "deskew-width-enlarge",
+)
 PER_MEMBER = ("network", "preprocessing")  # fields with several values joined by +, used by the members in turn
 # Former names of two fields and of the values of one. Digests are still computed from them, so that equal recipes have
 # equal digests in old and new rows of a ledger.
@@ -118,7 +127,9 @@ class Recipe:
         for setting in dataclasses.fields(self):
             if setting.name in LATER_FIELDS and fields[setting.name] == setting.default:
                 del fields[setting.name]
-        fields["preprocessing"] = "+".join(FORMER_PREPROCESSING[name] for name in self.preprocessing.split("+"))
+        fields["preprocessing"] = "+".join(
+            FORMER_PREPROCESSING.get(name, name) for name in self.preprocessing.split("+")
+        )
         # 0, 0.0 and -0.0 are the same.
         content = {
             FORMER_NAMES.get(name, name): value if isinstance(value, str) else float(value) + 0.0

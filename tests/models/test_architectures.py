@@ -130,6 +130,15 @@ def test_width_is_normalised_by_a_factor_of_at_most_two(preprocessing_name: str)
     np.testing.assert_allclose(middle(result)[:, 1], middle(images)[:, 1], atol=0.1)
 
 
+def test_enlargement_magnifies_about_the_centre() -> None:
+    result = np.asarray(preprocessing.transform(blob(1), "enlarge"))
+    np.testing.assert_allclose(middle(result) - 13.5, 1.12 * (middle(blob(1)) - 13.5), atol=0.01)
+    np.testing.assert_allclose(spread(result), 1.12**2 * spread(blob(1)), rtol=0.02, atol=1e-3)
+    both = np.asarray(preprocessing.transform(blob(1), "deskew-enlarge"))
+    after = preprocessing.transform(np.asarray(preprocessing.transform(blob(1), "deskew")), "enlarge")
+    np.testing.assert_allclose(both, np.asarray(after), atol=1e-3)
+
+
 @pytest.mark.parametrize("preprocessing_name", PREPROCESSING)
 def test_blank_image_stays_blank_and_pixels_stay_in_range(preprocessing_name: str) -> None:
     images = np.concatenate([np.zeros((1, 28, 28, 1), np.float32), 255 * np.eye(28, dtype=np.float32)[None, ..., None]])
