@@ -136,7 +136,7 @@ def test_enlargement_magnifies_about_the_centre() -> None:
     np.testing.assert_allclose(spread(result), 1.12**2 * spread(blob(1)), rtol=0.02, atol=1e-3)
     both = np.asarray(preprocessing.transform(blob(1), "deskew-enlarge"))
     after = preprocessing.transform(np.asarray(preprocessing.transform(blob(1), "deskew")), "enlarge")
-    np.testing.assert_allclose(both, np.asarray(after), atol=1e-3)
+    np.testing.assert_allclose(both, np.asarray(after), atol=0.1)  # clipped in between
 
 
 @pytest.mark.parametrize("preprocessing_name", PREPROCESSING)
