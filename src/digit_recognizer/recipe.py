@@ -241,6 +241,22 @@ RECIPES = {
             precision="float32",  # 16-bit training may reduce accuracy slightly
         ),
         Recipe(
+            name="wide",
+            network="residual-256",
+            preprocessing="enlarge+deskew-enlarge+width-enlarge+deskew-width-enlarge",
+            members=16,
+            full_members=10,
+            folds=18,
+            epochs=30,
+            holdout=0.05,
+            learning_rate=2e-3,
+            weight_decay=0.1,
+            dropout=0.1,
+            shift=0.05,
+            distortion=1,
+            knn_weight=5,
+        ),
+        Recipe(
             name="deotte15",
             network="bn-conv",
             members=15,

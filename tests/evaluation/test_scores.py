@@ -67,7 +67,7 @@ def test_full_members_are_named_as_unscored() -> None:
     assert "trained on all rows" not in str(score())
     text = str(score(full_members=3))
     assert f"  of the {RECIPE.members} with validation rows\n" in text
-    assert "  the submission also has 3 members trained on all rows, which no row can score\n" in text
+    assert "  the submission also has 3 members trained on all rows\n  no row is left to score them\n" in text
     stored = score(full_members=3).as_json()
     assert Scores.from_json(stored).full_members == 3
     del stored["full_members"]  # as earlier versions wrote it

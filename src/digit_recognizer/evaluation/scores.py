@@ -101,7 +101,8 @@ class Scores:
             full = f"{self.full_members} member{'s' * (self.full_members > 1)}"
             lines += [
                 f"  of the {self.members} with validation rows",
-                f"  the submission also has {full} trained on all rows, which no row can score",
+                f"  the submission also has {full} trained on all rows",
+                "  no row is left to score them",
             ]
         rows = "holdout" if self.holdout else "out-of-fold"
         lines.append(f"confusion matrix, {rows} (down: true, across: predicted)")
