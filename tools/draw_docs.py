@@ -86,11 +86,12 @@ def slant(image: Pixels) -> float:
 
 
 def preprocessed(images: Pixels) -> dict[str, Pixels]:
-    """The images after each preprocessing."""
+    """The images after each preprocessing that does not enlarge them."""
     from digit_recognizer.models.preprocessing import transform
 
     pixels = images[..., None].astype(np.float32)
-    return {name: images if name == "none" else np.array(transform(pixels, name))[..., 0] for name in PREPROCESSING}
+    names = [name for name in PREPROCESSING if not name.endswith("enlarge")]
+    return {name: images if name == "none" else np.array(transform(pixels, name))[..., 0] for name in names}
 
 
 def augmented(images: Pixels) -> dict[str, Pixels]:
