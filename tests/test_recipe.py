@@ -60,6 +60,13 @@ def test_unknown_network_is_refused() -> None:
         QUICK.changed(network="vit")
 
 
+@pytest.mark.parametrize("change", [{"full_members": 2}, {"full_members": 1, "schedule": "plateau"}])
+def test_full_members_need_another_member_and_a_schedule_without_validation(change: dict[str, object]) -> None:
+    with pytest.raises(BadInput, match="full_members") as refused:
+        QUICK.changed(**change)
+    assert refused.value.hint
+
+
 def test_members_use_several_values_in_turn() -> None:
     networks = QUICK.changed(network="dense+bn-conv")
     assert [networks.of_member(index).network for index in range(3)] == ["dense", "bn-conv", "dense"]

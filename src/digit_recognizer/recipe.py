@@ -117,7 +117,12 @@ class Recipe:
         if self.full_members >= self.members:
             raise BadInput(
                 f"recipe, full_members: expected fewer than the {self.members} members, found {self.full_members}",
-                hint="at least one member must have validation rows",
+                hint="lower full_members or raise members; at least one member needs validation rows",
+            )
+        if self.full_members and self.schedule == "plateau":
+            raise BadInput(
+                "recipe, schedule: plateau needs validation rows, which full_members do not have",
+                hint="set full_members to 0, or another schedule",
             )
 
     @property
