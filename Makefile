@@ -10,13 +10,14 @@ KIT = DIGIT_RECOGNIZER_CALLER=make $(PY) -P -m digit_recognizer
 # The options of each verb. SETTINGS are the fields of a recipe; SWITCHES take 1 or 0.
 override SETTINGS := NETWORK PREPROCESSING MEMBERS FULL_MEMBERS FOLDS EPOCHS HOLDOUT BATCH_SIZE SCHEDULE LEARNING_RATE \
                      WARMUP WEIGHT_DECAY DROPOUT ROTATION ZOOM SHIFT SHEAR DISTORTION RESAMPLING KNN_WEIGHT PRECISION SEED
-override SWITCHES := YES FORCE NO_WAIT WHOLE NOTEBOOK FAST HELP
-override OPTIONS_doctor := DATA
+override SWITCHES := YES FORCE NO_WAIT WHOLE NOTEBOOK FAST JSON HELP
+override OPTIONS_doctor := DATA JSON
 override OPTIONS_data := FORCE
 override OPTIONS_run := DATA RECIPE BUDGET $(SETTINGS)
-override OPTIONS_check := FILE ROWS
+override OPTIONS_scores := JSON
+override OPTIONS_check := FILE ROWS JSON
 override OPTIONS_submit := FILE RUN MESSAGE WAIT YES FORCE NO_WAIT
-override OPTIONS_compare := DATA RECIPES SEEDS
+override OPTIONS_compare := DATA RECIPES SEEDS JSON
 override OPTIONS_tune := DATA RECIPE TRIALS FIELDS BUDGET $(SETTINGS)
 override OPTIONS_kernel := ACCELERATOR RECIPE BUDGET $(SETTINGS) NOTEBOOK
 override OPTIONS_push := $(OPTIONS_kernel)
@@ -144,7 +145,7 @@ clean:
 	  echo "error: expected Python 3.11, 3.12 or 3.13, found $$($(PYTHON) --version 2>/dev/null || echo no $(PYTHON))" >&2; \
 	  for other in python3.13 python3.12 python3.11; do command -v $$other >/dev/null && break; done; \
 	  echo "hint: name another Python: make $(firstword $(GOALS)) PYTHON=$$other" >&2; exit 2; }
-	@$(PYTHON) tools/setup_venv.py .venv requirements/base.txt --package
+	@$(PYTHON) tools/setup_venv.py .venv requirements/base.txt --package $(if $(filter JSON,$(GIVEN)),>&2)
 	@$(WHERE) > $@
 
 # A stamp depends on its requirements file, named first, and on the files that it includes: base.txt through run.stamp.

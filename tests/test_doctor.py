@@ -22,7 +22,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def examine(capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
     """Return the number of faults, and the lines of findings that are not ``ok`` except that of the missing data."""
-    count = doctor.examine(Path.cwd(), None)
+    findings = doctor.examine(Path.cwd(), None)
+    count = sum(finding.mark == doctor.WRONG for finding in findings.values())
+    assert doctor.status(findings) == min(1, count)
     text = capsys.readouterr().out
     assert TOKEN not in text
     assert KEY not in text

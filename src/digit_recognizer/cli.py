@@ -11,6 +11,7 @@ from typing import Any
 
 from digit_recognizer import command_line, hints, launch, run_options
 from digit_recognizer import recipe as recipes
+from digit_recognizer.command_line import Outcome
 from digit_recognizer.errors import BadInput, KitError, printable
 
 ROOT = launch.ROOT
@@ -30,6 +31,7 @@ USER_VERBS = {
     "status": "show the state of the pushed kernel",
     "output": "fetch what the pushed kernel wrote: submission and run",
 }
+JSON_VERBS = ("doctor", "scores", "check", "compare")
 DEVELOPER_VERBS = {"bench": "measure scores, times and training pace against their goals"}
 
 
@@ -56,7 +58,7 @@ def build_parser() -> command_line.Parser:
     )
 
     def add(
-        verb: str, call: Callable[[Any], int | None], interrupted: str, /, **example: object
+        verb: str, call: Callable[[Any], Outcome | int | None], interrupted: str, /, **example: object
     ) -> command_line.Parser:
         form = "[NAME=value …]" if hints.called_by_make() else "[options]"
         added: command_line.Parser = verbs.add_parser(
@@ -66,6 +68,8 @@ def build_parser() -> command_line.Parser:
             epilog=f"example: {hints.command(verb, **example)}\n\n{command_line.STATUSES}",
         )
         added.set_defaults(call=call, interrupted=interrupted)
+        if verb in JSON_VERBS:
+            added.add_argument("--json", action="store_true", help="print JSON; texts go to standard error")
         return added
 
     doctor = add(
@@ -178,10 +182,11 @@ def _verb_list() -> str:
     )
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
+def _doctor(arguments: argparse.Namespace) -> Outcome:
     from digit_recognizer import doctor
 
-    return min(1, doctor.examine(Path.cwd(), arguments.data))
+    findings = doctor.examine(Path.cwd(), arguments.data)
+    return Outcome(doctor.status(findings), doctor.as_json(findings))
 
 
 def _data(arguments: argparse.Namespace) -> None:
@@ -211,27 +216,36 @@ def _run(arguments: argparse.Namespace) -> int:
     return launch.become_kernel(arguments.words[1:])
 
 
-def _scores(arguments: argparse.Namespace) -> None:
+def _scores(arguments: argparse.Namespace) -> Outcome:
     from digit_recognizer.kaggle import sync
 
-    sync.scores(Path.cwd())
+    return Outcome(document={"runs": sync.scores(Path.cwd())})
 
 
-def _check(arguments: argparse.Namespace) -> int:
+def _check(arguments: argparse.Namespace) -> Outcome:
     from digit_recognizer import provenance, submission
 
     path = arguments.file
     origin = provenance.find_provenance(Path(os.path.realpath(path)).parent.parent, path.stem)
     rows = arguments.rows or origin.test_rows or submission.ROWS
     faults, warnings = submission.examine(path, rows)
-    if faults:
-        print("\n".join(printable(f"error: {path}, {fault}") for fault in faults), file=sys.stderr)
-        return BadInput.status
-    for warning in warnings:
-        print(printable(f"warning: {path}: {warning}"), file=sys.stderr)
     reason = replace(origin, test_rows=rows).why_not_submittable
-    print(printable(f"{path}: valid, {rows:,} rows of ImageId,Label{reason and '; ' + reason}"))
-    return 0
+    for fault in faults:
+        print(printable(f"error: {path}, {fault}"), file=sys.stderr)
+    if not faults:
+        for warning in warnings:
+            print(printable(f"warning: {path}: {warning}"), file=sys.stderr)
+        print(printable(f"{path}: valid, {rows:,} rows of ImageId,Label{reason and '; ' + reason}"))
+    document = {
+        "file": str(path),
+        "rows": rows,
+        "valid": not faults,
+        "faults": faults,
+        "warnings": warnings,
+        "submittable": not (faults or reason),
+        "reason": reason,
+    }
+    return Outcome(BadInput.status if faults else 0, document)
 
 
 def _submit(arguments: argparse.Namespace) -> None:
@@ -248,7 +262,7 @@ def _submit(arguments: argparse.Namespace) -> None:
     )
 
 
-def _compare(arguments: argparse.Namespace) -> None:
+def _compare(arguments: argparse.Namespace) -> Outcome:
     from digit_recognizer.experiments import compare
 
     names = command_line.split_names(arguments.recipes)
@@ -256,7 +270,8 @@ def _compare(arguments: argparse.Namespace) -> None:
         raise BadInput(
             f"{hints.option('recipes')}: expected at least one recipe", hint=hints.option("recipes", "dense,conv-pool")
         )
-    compare.compare(Path.cwd(), arguments.data, names, arguments.seeds)
+    summaries = compare.compare(Path.cwd(), arguments.data, names, arguments.seeds)
+    return Outcome(document={"recipes": compare.as_json(summaries)})
 
 
 def _tune(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import io
+import json
 import math
 import os
 import re
@@ -10,10 +11,10 @@ import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from digit_recognizer import hints
 from digit_recognizer.errors import BadInput, KitError, printable
@@ -22,6 +23,13 @@ REPORT = Path("runs") / "error.log"
 STATUSES = "exit status: 0 success, 1 failure, 2 bad input, 130 interrupted"
 MIN_BUDGET, MAX_BUDGET = 30, 90 * 86400  # seconds
 MAX_WAIT = 7 * 86400  # seconds
+
+
+class Outcome(NamedTuple):
+    """The exit status of a verb, and the document that ``--json`` prints."""
+
+    status: int = 0
+    document: dict[str, Any] | None = None
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -110,7 +118,8 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) ->
     """Parse ``words`` and run the function that they select; print errors and return the exit status.
 
     The parsed arguments have two attributes of the verb: ``call``, its function, and ``interrupted``, a text that is
-    printed when the user interrupts it.
+    printed when the user interrupts it. ``call`` returns an exit status, None for 0, or an ``Outcome``. With the option
+    ``--json`` standard output has one JSON document: that of the outcome, or else ``error`` and ``hint``.
 
     Args:
         parser: the parser of all verbs.
@@ -120,12 +129,20 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) ->
     arguments = argparse.Namespace(words=list(sys.argv[1:] if words is None else words))
     try:
         parser.parse_args(arguments.words, arguments)
-        return int(arguments.call(arguments) or 0)
+        if not _wants_json(arguments):
+            outcome = arguments.call(arguments)
+        else:
+            with _stdout_as_stderr():
+                outcome = arguments.call(arguments)
+            _print_json(outcome.document)
+        return outcome.status if isinstance(outcome, Outcome) else int(outcome or 0)
     except KitError as error:
         report = _write_report(traceback.format_exc()) if hasattr(error, "__notes__") else ""
         print(f"error: {printable(' '.join(str(error).splitlines()))}{report}", file=sys.stderr)
         if error.hint:
             print(f"hint: {printable(error.hint)}", file=sys.stderr)
+        if _wants_json(arguments):
+            _print_json({"error": str(error), "hint": error.hint})
         return error.status
     except KeyboardInterrupt:
         print(f"\ninterrupted; {getattr(arguments, 'interrupted', 'nothing was changed')}", file=sys.stderr)
@@ -139,6 +156,28 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) ->
         kind = "" if isinstance(error, OSError) else f"internal error: {type(error).__name__}: "
         print(f"error: {kind}{printable(' '.join(str(error).split()))}{report}", file=sys.stderr)
         return 1
+
+
+def _wants_json(arguments: argparse.Namespace) -> bool:
+    return getattr(arguments, "json", False)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, allow_nan=False), flush=True)  # in ASCII: no control characters
+
+
+@contextmanager
+def _stdout_as_stderr() -> Iterator[None]:
+    """Send what this process and its children write to standard output to standard error."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def make_printing_safe() -> None:

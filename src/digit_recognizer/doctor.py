@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from digit_recognizer import hints
 from digit_recognizer.data import dataset
@@ -30,14 +30,30 @@ class Finding(NamedTuple):
     hint: str = ""
 
 
-def examine(home: Path, data: Path | None) -> int:
-    """Print the finding of each check, and return how many are wrong.
+def status(findings: dict[str, Finding]) -> int:
+    """Return the exit status: 1 if a finding is wrong, else 0."""
+    return int(any(finding.mark == WRONG for finding in findings.values()))
+
+
+def as_json(findings: dict[str, Finding]) -> dict[str, Any]:
+    """Return the findings as plain lists and texts."""
+    names = {OK: "ok", ABSENT: "absent", WRONG: "wrong"}
+    return {
+        "checks": [
+            {"name": name, "status": names[finding.mark], "text": finding.text, "hint": finding.hint}
+            for name, finding in findings.items()
+        ]
+    }
+
+
+def examine(home: Path, data: Path | None) -> dict[str, Finding]:
+    """Print the finding of each check as it ends, and return all by name.
 
     Args:
         home: the folder of ``data`` and ``runs``.
         data: folder or zip of the competition's files; None for ``data``.
     """
-    findings: list[Finding] = []
+    findings: dict[str, Finding] = {}
 
     def check(name: str, find: Callable[[], Finding]) -> bool:
         """Print a finding, and return whether it is not wrong. An exception of any kind is a finding."""
@@ -47,7 +63,7 @@ def examine(home: Path, data: Path | None) -> int:
             finding = Finding(WRONG, str(error), error.hint)
         except Exception as error:
             finding = Finding(WRONG, f"{type(error).__name__}: {error}")
-        findings.append(finding)
+        findings[name] = finding
         print(render(name, finding, shutil.get_terminal_size().columns), flush=True)
         return finding.mark != WRONG
 
@@ -64,7 +80,7 @@ def examine(home: Path, data: Path | None) -> int:
         except KitError as error:
             refused = Finding(WRONG, str(error), error.hint)
             check("account", lambda: refused)
-    return sum(finding.mark == WRONG for finding in findings)
+    return findings
 
 
 def render(name: str, finding: Finding, width: int) -> str:

@@ -103,9 +103,14 @@ class Row:
         return _score(self.holdout_errors, self.holdout_rows)
 
     @property
+    def out_of_fold(self) -> Score | None:
+        """The out-of-fold score of single members."""
+        return _score(self.oof_errors, self.oof_rows, self.oof_distinct)
+
+    @property
     def validation(self) -> Score | None:
         """The validation score: the blend's on the holdout, or else the out-of-fold score of its members."""
-        return self.blend or _score(self.oof_errors, self.oof_rows, self.oof_distinct)
+        return self.blend or self.out_of_fold
 
     @property
     def estimate(self) -> float | None:

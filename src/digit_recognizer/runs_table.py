@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ PUBLIC_ROWS = 7_000  # test rows of the public score; Kaggle does not publish th
 WIDTH = 60  # columns
 INDENT = "  "
 BLEND, SINGLE, LOW, HIGH, NONE = " b", " s", " L", " H", "–"
+MARK_NAMES = {LOW: "low", HIGH: "high"}
 NOTES = {
     NONE: "–: no expected score; the interval is that of the validation score, 95 %",
     BLEND: "b: accuracy of the blend on the holdout",
@@ -49,6 +51,35 @@ def render(rows: list[Row], obstacles: Mapping[str, str] | None = None) -> str:
     marked = [*map(_validation, others), *(cell for cells in figures for cell in cells)]
     notes = [note for mark, note in NOTES.items() if any(cell.endswith(mark) for cell in marked)]
     return "\n".join([*lines, *([""] if notes else []), *(line for note in notes for line in _wrapped(note))])
+
+
+def as_json(rows: list[Row], obstacles: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return runs as plain values, highest expected score first.
+
+    Args:
+        rows: the runs.
+        obstacles: run → the reason why it is not submitted, or an empty text.
+    """
+    return [
+        {
+            "run": row.run,
+            "time": row.time,
+            "recipe": row.recipe,
+            "recipe_digest": row.recipe_digest,
+            "commit": row.commit,
+            "members": int(row.members) if row.members.isdecimal() else None,
+            "expected": row.estimate if row.expected else None,
+            "expected_interval": row.interval if row.expected else None,
+            "holdout": asdict(row.blend) if row.blend else None,
+            "oof": asdict(row.out_of_fold) if row.out_of_fold else None,
+            "status": row.status,
+            "reference": row.reference,
+            "public_score": row.public,
+            "mark": MARK_NAMES.get(_mark(row), ""),
+            "obstacle": obstacles.get(row.run, ""),
+        }
+        for row in sorted(rows, key=rank, reverse=True)
+    ]
 
 
 def rank(row: Row) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import NormalDist, mean
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -142,9 +143,14 @@ def compare(home: Path, data: Path | None, names: Sequence[str], seeds: int) -> 
         competition = digits.fingerprint == dataset.COMPETITION_FINGERPRINT
         summaries.append(summarize(recipe.name, results, distinct, competition=competition))
     files.write_bytes(home / "runs" / "compare.md", (markdown_table(summaries) + "\n").encode())
-    files.write_json(home / "runs" / "compare.json", [asdict(summary) for summary in summaries])
+    files.write_json(home / "runs" / "compare.json", as_json(summaries))
     print(f"\n{screen_table(summaries)}\n\nall columns: runs/compare.md and runs/compare.json")
     return summaries
+
+
+def as_json(summaries: Sequence[RecipeSummary]) -> list[dict[str, Any]]:
+    """Return the summaries as plain lists and numbers, each with its pooled score."""
+    return [asdict(summary) | {"pooled": asdict(summary.pooled)} for summary in summaries]
 
 
 def find_result(home: Path, recipe: Recipe, digits: Dataset, labels: npt.NDArray[np.uint8]) -> RunResult | None:

@@ -1,6 +1,7 @@
 """Update the ledger from Kaggle's list of submissions."""
 
 from pathlib import Path
+from typing import Any
 
 from digit_recognizer import console, hints, ledger, provenance, runs_table
 from digit_recognizer.errors import KitError
@@ -11,17 +12,20 @@ from digit_recognizer.ledger import Row
 STAGES = {"": 0, "sending": 1, "pending": 2, "complete": 3, "error": 3}  # a submission's stage never decreases
 
 
-def scores(home: Path) -> None:
+def scores(home: Path) -> list[dict[str, Any]]:
     """Print the table of all runs, updated from Kaggle if there are credentials and a connection.
 
     Args:
         home: the folder of ``submissions`` and ``runs``.
+
+    Returns:
+        the runs as plain values, highest expected score first (see ``runs_table.as_json``).
     """
     submissions = home / "submissions"
     rows = ledger.read(submissions)
     if not rows:
         console.print_lines(f"no runs yet\nhint: `{hints.command('run')}` starts one")
-        return
+        return []
     try:
         if account := credentials.find():
             with Client(account, tries=1) as client:
@@ -34,6 +38,7 @@ def scores(home: Path) -> None:
     obstacles = {run: origin.why_not_submittable or origin.why_not_selected for run, origin in origins.items()}
     parts = [runs_table.render(rows, obstacles), runs_table.recipe_differences(home, rows)]
     console.print_lines("\n\n".join(filter(None, parts)))
+    return runs_table.as_json(rows, obstacles)
 
 
 def content_tag(row: Row) -> str:
