@@ -65,7 +65,7 @@ def main(config: runs.RunConfig) -> None:
     run.finish({"sample": data.sample, **scores.as_json()})
 
     print(scores)
-    print(plots.save_plots(run.folder, blend.histories, scores.confusion, data.test_images, blend.test))
+    print(plots.save_plots(run.folder, blend, scores, split, data))
     print(runs.closing_lines(config, run.name, data))
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from digit_recognizer.data import dataset
 from digit_recognizer.evaluation import plots
+from digit_recognizer.evaluation.scores import Scores
 from digit_recognizer.recipe import PREPROCESSING, load_recipe
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -41,11 +42,13 @@ def main(words: list[str] | None = None) -> int:
     run = given.run or given.sample_run
     with tempfile.TemporaryDirectory() as empty:
         digits = dataset.load(None, default=Path(empty) / "data", cache=Path(empty) / "cache")
-    histories = [json.loads(path.read_text()) for path in sorted(run.glob("members/*/history.json"))]
-    confusion = np.array(json.loads((run / "scores.json").read_text())["confusion"])
+    scores = Scores.from_json(json.loads((run / "scores.json").read_text()))
     save("predictions", draw_predictions(digits.test_images, np.load(given.sample_run / "test.npy")))
-    save("history", plots.plot_history(histories))
-    save("confusion", plots.plot_confusion(confusion))
+    records = {path.parent: json.loads(path.read_text()) for path in sorted(run.glob("members/*/member.json"))}
+    best_epochs = {folder: record["best_epoch"] for folder, record in records.items() if record["fold_rows"]}
+    histories = [json.loads((folder / "history.json").read_text()) for folder in best_epochs]
+    save("history", plots.plot_history(histories, tuple(best_epochs.values())))
+    save("confusion", plots.plot_confusion(scores.confusion, f"holdout: {(scores.holdout or scores.oof).wrong_rows}"))
     slanted = np.array([slant(image) for image in digits.images])
     examples = digits.images[[np.where(digits.labels == digit, slanted, -1).argmax() for digit in range(10)]]
     save("preprocessing", draw_rows(preprocessed(examples)))

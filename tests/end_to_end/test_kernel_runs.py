@@ -122,8 +122,9 @@ def test_scores_match_the_stored_probabilities(trained: tuple[Path, str]) -> Non
 def test_plots_are_drawn(trained: tuple[Path, str]) -> None:
     home, shown = trained
     run = only_run(home)
-    assert f"plots: runs/{run.name}/\n  history.png, confusion.png, predictions.png\n" in shown
-    assert sorted(path.name for path in run.glob("*.png")) == ["confusion.png", "history.png", "predictions.png"]
+    assert f"plots: runs/{run.name}/\n  history.png, confusion.png, errors.png, predictions.png\n" in shown
+    names = {path.name for path in run.glob("*.png")}
+    assert names == {"confusion.png", "errors.png", "history.png", "predictions.png"}
 
 
 def test_ledger_has_a_row_of_the_run(trained: tuple[Path, str]) -> None:

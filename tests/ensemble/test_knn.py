@@ -168,6 +168,7 @@ def test_scored_rows_are_excluded_from_the_reference_images(data: Dataset, capsy
         holdout_members=holdout_members,
         holdout_members_last=holdout_members,
         histories=[],
+        best_epochs=(),
         epochs=recipe.epochs,
         stopped=False,
     )
@@ -200,5 +201,5 @@ def test_recipe_without_weight_leaves_the_blend_unchanged(data: Dataset) -> None
     recipe = load_recipe("quick").changed(knn_weight=0)
     split = splits.split(data.labels, folds=recipe.folds, members=1, holdout=recipe.holdout, seed=0)
     empty = np.empty((0, 10), np.float32)
-    blend = Blend(empty, empty, empty, empty, 0, (), (), (), (), (), [], recipe.epochs, False)
+    blend = Blend(empty, empty, empty, empty, 0, (), (), (), (), (), [], (), recipe.epochs, False)
     assert knn.rerank_blend(blend, recipe, data, split) is blend

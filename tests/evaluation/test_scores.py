@@ -57,6 +57,7 @@ def score(
         holdout_members=(holdout,) * recipe.members,
         holdout_members_last=(predictions(split.holdout, wrong_last),) * recipe.members,
         histories=[],
+        best_epochs=(),
         epochs=recipe.epochs,
         stopped=False,
     )

@@ -26,6 +26,7 @@ class Blend:
         fold_members, fold_members_last: for each member float32 (validation rows, 10).
         holdout_members, holdout_members_last: for each member float32 (h, 10).
         histories: for each member, metric → value per epoch.
+        best_epochs: for each member the epoch of its checkpoint, counted from 1.
         epochs: the number of planned epochs, the smallest of all members.
         stopped: whether a budget stopped a member before its last epoch.
     """
@@ -41,6 +42,7 @@ class Blend:
     holdout_members: tuple[Probabilities, ...]
     holdout_members_last: tuple[Probabilities, ...]
     histories: list[dict[str, list[float]]]
+    best_epochs: tuple[int, ...]
     epochs: int
     stopped: bool
 
@@ -72,6 +74,7 @@ def average(members: Mapping[int, Member], split: Split, *, rows: int) -> Blend:
         holdout_members=by_name["holdout"],
         holdout_members_last=by_name["holdout-last-epoch"],
         histories=[members[index].history for index in indices],
+        best_epochs=tuple(members[index].record["best_epoch"] for index in indices),
         epochs=min(member.record["epochs"] for member in members.values()),
         stopped=any(member.record["stopped"] for member in members.values()),
     )
