@@ -70,7 +70,7 @@ class FakeTrainer:
             "holdout-last-epoch": probabilities(holdout),
             "test": probabilities(len(data.test_images)),
         }
-        record = {"member": index, "epochs": recipe.epochs, "stopped": False}
+        record = {"member": index, "epochs": recipe.epochs, "best_epoch": 1, "stopped": False}
         history = {name: [1.0] * recipe.epochs for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
         members.write_member(folder, owner, record, history, "summary", arrays)
         self.trained.append(index)
