@@ -26,7 +26,7 @@ override OPTIONS_test := FAST
 override FORMER_VIEW := PREPROCESSING
 override FORMER_NEIGHBOURS := KNN_WEIGHT
 
-override PACKAGE_VERBS := doctor data run scores check submit compare tune notebook kernel push status output bench
+override PACKAGE_VERBS := doctor data run scores check submit compare tune notebook kernel push status logs output bench
 override VERBS := help setup $(PACKAGE_VERBS) test lint image clean
 override options_of = $(OPTIONS_$(1)) $(if $(filter $(1),$(PACKAGE_VERBS)),HELP)
 override ALL := $(sort $(foreach verb,$(VERBS),$(call options_of,$(verb))))
@@ -106,6 +106,7 @@ notebook: .venv/notebook.stamp ## open the walkthrough of a run in JupyterLab
 kernel: .venv/run.stamp ## write the script that Kaggle runs into build/kernel/
 push: .venv/run.stamp ## write the kernel, check it and run it on Kaggle
 status: .venv/run.stamp ## show the state of the pushed kernel
+logs: .venv/run.stamp ## show and follow the log of the pushed kernel
 output: .venv/run.stamp ## fetch what the pushed kernel wrote: submission and run
 ##@
 ##@ for developers:

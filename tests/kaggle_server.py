@@ -69,6 +69,9 @@ class Server:
         ranges: the header Range of each download; empty if there is none.
         kernels: the pushed kernels; ``output`` are the output files of the newest, by name.
         output_headers: headers of the output files; empty ones are not sent.
+        log: the parts of the newest kernel's log, as server-sent events while ``kernel_status`` is RUNNING.
+        log_breaks: the number of parts after which the next streams break off.
+        quota: hours used and allowed of the GPU; None if Kaggle does not tell them.
     """
 
     address: str = ""
@@ -91,6 +94,9 @@ class Server:
     kernel_failure: str = ""
     output: dict[str, bytes] = field(default_factory=dict)
     output_headers: dict[str, str] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+    log_breaks: list[int] = field(default_factory=list)
+    quota: tuple[float, float] | None = (4.5, 30)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, call: str, *faults: Fault, always: bool = False) -> None:
@@ -159,6 +165,12 @@ class Server:
         assert request["userName"] == USER
         return {"status": self.kernel_status, "failureMessage": self.kernel_failure}
 
+    def _GetAcceleratorQuotaStatistics(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self.quota is None:
+            return {}
+        used, total = (f"{hours * 3600:g}s" for hours in self.quota)
+        return {"gpuQuota": {"timeUsed": used, "totalTimeAllowed": total}, "quotaRefreshTime": "2026-11-28T00:00:00Z"}
+
     def _ListKernelSessionOutput(self, request: dict[str, Any]) -> dict[str, Any]:
         size, start = request.get("pageSize", 20), int(request.get("pageToken") or 0)
         names = sorted(self.output)
@@ -214,6 +226,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if call == "GetKernelSessionLogsStream":
+            self._send_log()
+            return
         answer = self.kaggle.answer(call, json.loads(body))
         if not (fault and self._failed(fault, before=False)):
             self._reply(200, answer)
@@ -258,6 +273,22 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(archive[start:])
 
+    def _send_log(self) -> None:
+        parts = [{"stream_name": "stdout", "time": 0.5, "data": part} for part in self.kaggle.log]
+        if self.kaggle.kernel_status != "RUNNING":
+            self._reply(200, parts)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        end = self.kaggle.log_breaks.pop(0) if self.kaggle.log_breaks else len(parts)
+        for part in parts[:end]:
+            self.wfile.write(b": comment\n\ndata: %s\n\n" % json.dumps(part).encode())
+        if end == len(parts):
+            self.wfile.write(b"data: END_OF_LOG\n\n")
+            self.kaggle.kernel_status = "COMPLETE"
+        self.close_connection = True
+
     def _authorized(self) -> bool:
         if self.path.endswith(("IntrospectToken", "GenerateAccessToken")):
             return True
@@ -275,7 +306,7 @@ class Handler(BaseHTTPRequestHandler):
             self._reply(fault.status, fault.body or {"code": fault.status, "message": "as asked"}, fault.headers)
         return True
 
-    def _reply(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+    def _reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         content = json.dumps(body).encode()
         self.send_response(status)
         for name, value in (

@@ -176,6 +176,7 @@ def test_process_returns_exit_status(tmp_path: Path) -> None:
         (["bench"], "trained members are kept"),
         (["tune"], "completed trials are kept"),
         (["status"], "nothing was changed"),
+        (["logs"], "the kernel continues on Kaggle"),
         (["check", "--file", "x.csv"], "nothing was changed"),
     ],
 )

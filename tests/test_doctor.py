@@ -40,6 +40,7 @@ def test_findings_of_the_account_are_printed(kaggle: Server, capsys: pytest.Capt
         f"ok  account      {USER}",
         "ok  rules        accepted",
         "ok  today        5 submissions left",
+        "ok  quota        GPU 25.5 of 30 h left this week",
         "ok  credentials  token from KAGGLE_API_TOKEN",
         "–   data         no files in data/, so runs use the bundled sample",
     ):

@@ -29,6 +29,7 @@ USER_VERBS = {
     "kernel": "write the script that Kaggle runs into build/kernel/",
     "push": "write the kernel, check it and run it on Kaggle",
     "status": "show the state of the pushed kernel",
+    "logs": "show and follow the log of the pushed kernel",
     "output": "fetch what the pushed kernel wrote: submission and run",
 }
 JSON_VERBS = ("doctor", "scores", "check", "compare")
@@ -165,6 +166,7 @@ def build_parser() -> command_line.Parser:
             "--notebook", action="store_true", help="write a notebook with one module per cell instead of a script"
         )
     add("status", _status, "nothing was changed")
+    add("logs", _logs, "the kernel continues on Kaggle")
     add("output", _output, "some files may have been fetched; rerun the command to fetch all")
 
     bench = add("bench", _bench, run_options.MEMBERS_KEPT, data="digit-recognizer.zip")
@@ -337,6 +339,12 @@ def _status(arguments: argparse.Namespace) -> None:
     from digit_recognizer.kaggle import kernels
 
     kernels.status()
+
+
+def _logs(arguments: argparse.Namespace) -> None:
+    from digit_recognizer.kaggle import kernels
+
+    kernels.logs()
 
 
 def _output(arguments: argparse.Namespace) -> None:

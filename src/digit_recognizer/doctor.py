@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from digit_recognizer import hints
 from digit_recognizer.data import dataset
 from digit_recognizer.errors import BadInput, KitError, printable
-from digit_recognizer.kaggle import credentials
+from digit_recognizer.kaggle import credentials, kernels
 from digit_recognizer.kaggle.client import RULES_PAGE, Client
 from digit_recognizer.training import devices
 
@@ -77,6 +77,7 @@ def examine(home: Path, data: Path | None) -> dict[str, Finding]:
                 if check("account", lambda: Finding(OK, client.username())):  # else the other calls fail as well
                     check("rules", lambda: find_rules(client))
                     check("today", lambda: Finding(OK, f"{client.submissions_left_today()} submissions left"))
+                    check("quota", lambda: find_quota(client))
         except KitError as error:
             refused = Finding(WRONG, str(error), error.hint)
             check("account", lambda: refused)
@@ -146,6 +147,14 @@ def find_credentials() -> Finding:
     if account := credentials.find():
         return Finding(OK, f"{account.kind} from {account.source}")
     return Finding(ABSENT, "none; only downloads, submissions and kernels need them", credentials.CREATE_HINT)
+
+
+def find_quota(client: Client) -> Finding:
+    """Return the hours of GPU and TPU that are left this week; optional, since most kernels need neither."""
+    try:
+        return Finding(OK, kernels.quota(client, "GPU", "TPU"))
+    except KitError as error:
+        return Finding(ABSENT, str(error), error.hint)
 
 
 def find_rules(client: Client) -> Finding:

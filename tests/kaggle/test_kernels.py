@@ -218,6 +218,62 @@ def test_kernel_is_pushed_and_followed(kaggle: Server, kernel_folder: Path, caps
     assert "error: it broke …" in one_line(capsys.readouterr().err)
 
 
+def test_push_shows_the_quota_of_the_accelerator(
+    kaggle: Server, kernel_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kernel_folder
+    assert cli.main(["push", *SHORT, "--accelerator", "t4x2"]) == 0
+    assert "quota: GPU 25.5 of 30 h left this week\n" in capsys.readouterr().out
+    kaggle.quota = None
+    assert cli.main(["push", *SHORT, "--accelerator", "t4x2"]) == 0
+    assert "quota: not known\n" in capsys.readouterr().out
+    assert cli.main(["push", *SHORT]) == 0
+    assert "quota" not in capsys.readouterr().out
+    kaggle.fail("GetAcceleratorQuotaStatistics", Fault(403), always=True)
+    assert cli.main(["push", *SHORT, "--accelerator", "tpu"]) == 0, "a refused quota does not stop the push"
+
+
+LOG = ["data: train.csv\nepo", "ch 1\n", "  4 \x1b[2J", f"x\nkey {TOKEN}\n", "end"]
+LINES = ["data: train.csv", "epoch 1", "  4 \N{REPLACEMENT CHARACTER}[2Jx", "key …", "end"]
+
+
+@pytest.mark.parametrize("breaks", [[], [0], [3, 2, 0, 4], [1, 2, 3, 4]])
+@pytest.mark.parametrize("status", ["RUNNING", "COMPLETE"])
+def test_log_is_followed_to_its_end(
+    status: str,
+    breaks: list[int],
+    kaggle: Server,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: real_sleep(seconds / 50))
+    kaggle.kernel_status, kaggle.log, kaggle.log_breaks = status, LOG, list(breaks)
+    assert cli.main(["logs"]) == 0
+    assert capsys.readouterr().out.splitlines() == LINES
+    if status == "RUNNING":
+        assert kaggle.calls.count("GetKernelSessionLogsStream") == len(breaks) + 1
+
+
+def test_log_that_always_breaks_off_ends_with_an_error(
+    kaggle: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: real_sleep(seconds / 50))
+    kaggle.kernel_status, kaggle.log, kaggle.log_breaks = "RUNNING", LOG, [2] * 50
+    assert cli.main(["logs"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == LINES[:2]
+    assert one_line(captured.err)
+    assert kaggle.calls.count("GetKernelSessionLogsStream") == client.TRIES
+
+
+def test_log_of_a_failed_kernel_ends_with_its_reason(kaggle: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    kaggle.kernel_status, kaggle.kernel_failure, kaggle.log = "ERROR", f"it broke {TOKEN}", LOG
+    assert cli.main(["logs"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == LINES
+    assert captured.err == f"error: {USER}/digit-recognizer-kit: error: it broke …\n"
+
+
 @pytest.mark.usefixtures("kernel_folder")
 @pytest.mark.parametrize(
     ("fault", "message"),

@@ -6,13 +6,14 @@ Every call has a time limit and a bounded number of tries, and no error message 
 """
 
 import base64
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from digit_recognizer import hints
 from digit_recognizer.data import dataset
-from digit_recognizer.errors import BadInput, KitError
+from digit_recognizer.errors import BadInput, KitError, printable
 from digit_recognizer.kaggle import connection, credentials, downloads, responses
 from digit_recognizer.kaggle.connection import Failure
 from digit_recognizer.kaggle.credentials import Credentials
@@ -23,6 +24,7 @@ RULES_PAGE = responses.RULES_PAGE
 Submission = responses.Submission
 TRIES = 4
 PAGES = 1_000  # at most, of a list
+QUIET = 30.0  # seconds; a stream that breaks off later has no fault, but nothing to send
 Result = TypeVar("Result")
 Entry = TypeVar("Entry")
 
@@ -232,6 +234,51 @@ class Client:
 
         return self._call(status)
 
+    def kernel_log(self, slug: str) -> Iterator[str]:
+        """Yield the lines of the log of the newest version of ``slug``; while it runs, wait for more until it ends.
+
+        A stream that breaks off is opened again. It then begins with the first line; lines already yielded are skipped.
+        """
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionLogsStreamRequest
+
+        user, kernel = slug.split("/")
+        request = _request(ApiGetKernelSessionLogsStreamRequest, user_name=user, kernel_slug=kernel)
+        yielded = broken = 0
+        while True:
+            opened = time.monotonic()
+            stream = self._call(lambda: self._kernels.get_kernel_session_logs_stream(request))
+            try:
+                for number, line in enumerate(_lines(responses.read_log(stream)), 1):
+                    if number > yielded:
+                        yielded, broken = number, 0
+                        yield printable(self._redactor.redact(line).expandtabs())
+                return
+            except connection.call_errors() as error:
+                if time.monotonic() - opened < QUIET:  # else no line was written for a while
+                    broken += 1
+                if broken >= self._tries:
+                    failure = self._describe(error)
+                    raise KitError(failure.message, hint=failure.hint) from error
+            finally:
+                stream.close()
+            time.sleep(1)
+
+    def accelerator_quota(self) -> dict[str, tuple[float, float]]:
+        """Return for GPU and TPU the hours that are left this week, and those of the whole week."""
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetAcceleratorQuotaStatisticsRequest
+
+        def quota() -> dict[str, tuple[float, float]]:
+            response = self._kernels.get_accelerator_quota_statistics(ApiGetAcceleratorQuotaStatisticsRequest())
+            hours = {}
+            for name, entry in (("GPU", response.gpu_quota), ("TPU", response.tpu_quota)):
+                if entry is not None and entry.total_time_allowed is not None:
+                    total = entry.total_time_allowed.total_seconds() / 3600
+                    used = entry.time_used.total_seconds() / 3600 if entry.time_used else 0.0
+                    hours[name] = (max(0.0, total - used), total)
+            return hours
+
+        return self._call(quota)
+
     def download_kernel_output(self, slug: str, folder: Path) -> None:
         """Download the output files of the newest version of ``slug`` into ``folder``, except hidden ones.
 
@@ -283,6 +330,16 @@ class Client:
 
     def _describe(self, error: Exception) -> Failure:
         return responses.describe(error, self._account, self._redactor)
+
+
+def _lines(parts: Iterator[str]) -> Iterator[str]:
+    """Split texts into lines; a line may extend over several texts."""
+    rest = ""
+    for part in parts:
+        *lines, rest = (rest + part).split("\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def connect() -> Client:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from digit_recognizer import console, files, hints, launch, ledger, provenance, runs_table
@@ -15,6 +16,7 @@ from digit_recognizer.kaggle.client import Client, connect
 from digit_recognizer.ledger import Row
 
 ENDED = ("complete", "error", "cancel_acknowledged")  # states of a kernel whose output does not change any more
+QUOTAS = {"t4x2": "GPU", "tpu": "TPU"}  # accelerator → the quota that it uses
 # Names in runs/ and submissions/ that are not runs; names that begin with "bench" are reserved as well.
 RESERVED = {"cache", "studies", "compare.md", "compare.json", "error.log", "ledger", "sample-ledger"}
 # Files of a run's folder; other files of a kernel's output are dropped.
@@ -61,9 +63,34 @@ def push(folder: Path, *, options: Sequence[str], accelerator: str, notebook: bo
     with connect() as client:
         owner = client.username()
         path = build_kernel(folder, options=options, accelerator=accelerator, notebook=notebook, owner=owner)
+        if name := QUOTAS.get(accelerator):
+            with suppress(KitError):  # the quota is only information
+                console.print_lines(f"quota: {quota(client, name)}")
         address = client.push_kernel(path, files.read_json(folder / "kernel-metadata.json"))
     console.print_lines(f"kernel: {shortened(path)}, running on Kaggle: {address}")
-    console.print_lines(f"next: `{hints.command('status')}`, then `{hints.command('output')}` to fetch its submission")
+    console.print_lines(f"next: `{hints.command('logs')}`, then `{hints.command('output')}` to fetch its submission")
+
+
+def quota(client: Client, *names: str) -> str:
+    """Return the hours of ``GPU`` and ``TPU`` that are left this week, as text."""
+    hours = client.accelerator_quota()
+    parts = [f"{name} {hours[name][0]:.1f} of {hours[name][1]:.0f} h left this week" for name in names if name in hours]
+    return ", ".join(parts) or "not known"
+
+
+def logs() -> None:
+    """Print the log of the newest version of the kernel, and follow it until the kernel ends.
+
+    Raises:
+        KitError: the kernel failed, or Kaggle cannot be reached.
+    """
+    with connect() as client:
+        slug = _slug(client)
+        for line in client.kernel_log(slug):
+            print(line, flush=True)
+        state, reason = client.kernel_status(slug)
+    if reason:
+        raise KitError(f"{slug}: {state}: {reason}")
 
 
 def status() -> None:
@@ -72,7 +99,7 @@ def status() -> None:
         slug = _slug(client)
         state, reason = client.kernel_status(slug)
     if reason:
-        raise KitError(f"{slug}: {state}: {reason}", hint="its page on Kaggle has the log")
+        raise KitError(f"{slug}: {state}: {reason}", hint=f"`{hints.command('logs')}` shows its log")
     console.print_lines(f"{slug}: {state}")
 
 

@@ -1,6 +1,8 @@
 """Responses of Kaggle: messages and hints for failed calls, checked values, texts without secrets."""
 
+import json
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +21,7 @@ RULES_PAGE = f"{COMPETITION_PAGE}/rules"
 DAY = 86_400  # seconds
 MESSAGE_LENGTH = 300  # characters
 SCORE = re.compile(r"[01](\.[0-9]{1,20})?|\.[0-9]{1,20}")
+LOG_END = b"END_OF_LOG"  # the last event of a kernel's log
 VISIBLE = 7  # a message may contain this many consecutive characters of a secret
 
 
@@ -50,10 +53,14 @@ class Redactor:
 
     def clean(self, text: object, length: int = MESSAGE_LENGTH) -> str:
         """Return a text in one line of at most ``length`` characters, without terminal escapes and secrets."""
-        cleaned = "" if text is None else str(text)[: 10 * MESSAGE_LENGTH]
-        for secret in filter(None, self._secrets):
-            cleaned = _redact(cleaned, secret)
+        cleaned = self.redact("" if text is None else str(text)[: 10 * MESSAGE_LENGTH])
         return printable(" ".join(cleaned.split()))[:length]
+
+    def redact(self, text: str) -> str:
+        """Return a text without secrets."""
+        for secret in filter(None, self._secrets):
+            text = _redact(text, secret)
+        return text
 
 
 def describe(error: Exception, account: Credentials, redactor: Redactor) -> Failure:
@@ -97,7 +104,11 @@ def describe(error: Exception, account: Credentials, redactor: Redactor) -> Fail
         hint = f"verify your phone number at {SETTINGS_PAGE}"
     elif status == 403 and service == "competitions":
         hint = f"accept the competition's rules at {RULES_PAGE}, then run the command again"
-    if status in (403, 404) and call in ("GetKernelSessionStatus", "ListKernelSessionOutput"):
+    if status in (403, 404) and call in (
+        "GetKernelSessionStatus",
+        "ListKernelSessionOutput",
+        "GetKernelSessionLogsStream",
+    ):
         hint = hint or f"`{hints.command('push')}` creates the kernel if this account has none yet"
     return Failure(message, hint)
 
@@ -136,6 +147,30 @@ def read_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"expected a text, found {str(value)[:30]!r}")
     return value
+
+
+def read_log(response: Any) -> Iterator[str]:
+    """Yield the parts of a kernel's log, which need not end at the ends of lines.
+
+    While the kernel runs, Kaggle sends server-sent events, with a last one when it ends. After that it sends a JSON
+    list. The parts are objects with a text in ``data``.
+
+    Raises:
+        ConnectionError: of requests; the stream broke off.
+        ValueError: a part is not an object with a text.
+    """
+    from requests.exceptions import ConnectionError as BrokenStream
+
+    if "event-stream" not in response.headers.get("Content-Type", ""):
+        yield from (read_text(part["data"]) for part in json.loads(response.content or b"[]"))
+        return
+    for line in response.iter_lines():
+        event = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+        if event == LOG_END:
+            return
+        if event:
+            yield read_text(json.loads(event)["data"])
+    raise BrokenStream("the log broke off")
 
 
 def _redact(text: str, secret: str) -> str:
