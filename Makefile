@@ -10,10 +10,10 @@ KIT = DIGIT_RECOGNIZER_CALLER=make $(PY) -P -m digit_recognizer
 # The options of each verb. SETTINGS are the fields of a recipe; SWITCHES take 1 or 0.
 override SETTINGS := NETWORK PREPROCESSING MEMBERS FULL_MEMBERS FOLDS EPOCHS HOLDOUT BATCH_SIZE SCHEDULE LEARNING_RATE \
                      WARMUP WEIGHT_DECAY DROPOUT ROTATION ZOOM SHIFT SHEAR DISTORTION RESAMPLING KNN_WEIGHT PRECISION SEED
-override SWITCHES := YES FORCE NO_WAIT WHOLE NOTEBOOK FAST JSON HELP
+override SWITCHES := YES FORCE NO_WAIT WHOLE NOTEBOOK FAST JSON TENSORBOARD HELP
 override OPTIONS_doctor := DATA JSON
 override OPTIONS_data := FORCE
-override OPTIONS_run := DATA RECIPE BUDGET $(SETTINGS)
+override OPTIONS_run := DATA RECIPE BUDGET $(SETTINGS) TENSORBOARD
 override OPTIONS_scores := JSON
 override OPTIONS_check := FILE ROWS JSON
 override OPTIONS_submit := FILE RUN MESSAGE WAIT YES FORCE NO_WAIT
@@ -96,7 +96,7 @@ help: ## print this help
 setup: .venv/run.stamp ## install the package and its requirements into .venv
 doctor: .venv/run.stamp ## check Python, packages, devices, data and credentials
 data: .venv/run.stamp ## download the competition's files into data/
-run: .venv/run.stamp ## train an ensemble, score it, write and check a submission
+run: .venv/$(if $(call is_yes,TENSORBOARD),tensorboard,run).stamp ## train an ensemble, score it, write and check a submission
 scores: .venv/run.stamp ## list all runs with their expected and public scores
 check: .venv/run.stamp ## check a submission file and name every fault by line
 submit: .venv/run.stamp ## send a submission to Kaggle and wait for its score
@@ -152,8 +152,9 @@ clean:
 # A stamp depends on its requirements file, named first, and on the files that it includes: base.txt through run.stamp.
 .venv/tune.stamp: requirements/tune.txt
 .venv/notebook.stamp: requirements/notebook.txt
-.venv/test.stamp: requirements/dev.txt requirements/tune.txt
-.venv/tune.stamp .venv/notebook.stamp .venv/test.stamp: .venv/run.stamp
+.venv/tensorboard.stamp: requirements/tensorboard.txt
+.venv/test.stamp: requirements/dev.txt requirements/tune.txt requirements/tensorboard.txt
+.venv/tune.stamp .venv/notebook.stamp .venv/tensorboard.stamp .venv/test.stamp: .venv/run.stamp
 	@$(PY) tools/setup_venv.py .venv $(firstword $(filter %.txt,$^))
 	@touch $@
 

@@ -56,6 +56,7 @@ def main(config: runs.RunConfig) -> None:
         split,
         run,
         deadline=config.deadline,
+        tensorboard=config.tensorboard,
         after_each=lambda so_far: save(average(so_far, split, rows=rows)),
     )
     blend = rerank_blend(average(members, split, rows=rows), recipe, data, split, deadline=config.deadline)

@@ -1,6 +1,7 @@
 """Stand-ins for the training of a member and for the executor, without TensorFlow and worker processes."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class FakeTrainer:
         split: Split,
         places: Sequence[train.MemberPlace],
         last_step: float | None,
+        logs: Path | None,
         index: int,
         reporter: object,
     ) -> float:

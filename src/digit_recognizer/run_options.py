@@ -52,6 +52,7 @@ def add_run_options(parser: command_line.Parser) -> None:
     """Add the options of ``kernel.py``."""
     add_data_option(parser)
     add_recipe_options(parser)
+    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's logs into the run's folder")
     parser.add_argument("--kaggle-root", type=Path, default=Path("/kaggle"), help=argparse.SUPPRESS)
 
 
@@ -136,6 +137,7 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
         cache=home / "runs" / "cache",
         deadline=deadline,
         started=STARTED,
+        tensorboard=arguments.tensorboard,
     )
 
 
@@ -163,4 +165,5 @@ def _kernel_config(recipe: Recipe, arguments: argparse.Namespace, deadline: floa
         deadline=deadline or STARTED + KERNEL_BUDGET,
         started=STARTED,
         in_kernel=True,
+        tensorboard=arguments.tensorboard,
     )

@@ -9,6 +9,7 @@ runs/<run>/
     *.png              plots
 """
 
+import importlib.util
 import itertools
 import os
 import platform
@@ -51,6 +52,7 @@ class RunConfig:
         deadline: a time of ``time.monotonic`` at which the run should end; None for no limit.
         started: the time of ``time.monotonic`` at which the process started.
         in_kernel: whether this is a kernel on Kaggle.
+        tensorboard: whether to write TensorBoard's logs.
     """
 
     recipe: Recipe
@@ -61,14 +63,20 @@ class RunConfig:
     deadline: float | None = None
     started: float = field(default_factory=time.monotonic)
     in_kernel: bool = False
+    tensorboard: bool = False
 
 
 def check_outputs(config: RunConfig) -> None:
     """Check before training that the folders can be written, the ledger can be read, and plots can be drawn.
 
     Raises:
-        BadInput: the ledger is damaged, or a folder cannot be written.
+        BadInput: the ledger is damaged, a folder cannot be written, or TensorBoard is not installed.
     """
+    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise BadInput(
+            f"{hints.option('tensorboard', True)}: tensorboard is not installed",
+            hint="`pip install -r requirements/tensorboard.txt` installs it, and so does `make run TENSORBOARD=1`",
+        )
     folders = [config.home / "runs", config.home / "submissions"]
     for folder in folders + ([config.copy_to.parent] if config.copy_to else []):
         files.check_writable(folder)
@@ -220,7 +228,9 @@ def closing_lines(config: RunConfig, run: str, data: Dataset) -> str:
         next_step = "submit submission.csv from the output of this version, on Kaggle"
     else:
         next_step = hints.command("submit", run=run)
-    lines = [
+    logs = config.home / "runs" / run / "tensorboard"
+    lines = [f"logs: tensorboard --logdir runs/{run}/{logs.name}"] if logs.exists() else []
+    lines += [
         f"submission: submissions/{run}.csv",
         f"  {rows:,} rows, checked{reason and '; ' + reason}",
         f"time: {format_duration(time.monotonic() - config.started)}",

@@ -88,8 +88,22 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = os.environ | {"MPLBACKEND": "module://nothing.there", "PYTHONIOENCODING": "ascii"}
     done = kit("run", *SHORT, cwd=home, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(list(only_run(home).glob("*.png"))) == 3
+    assert len(list(only_run(home).glob("*.png"))) == 4
     return home
+
+
+def test_tensorboard_logs_do_not_change_the_result(short: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    done = kit("run", *SHORT, "--tensorboard", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert submission_of(tmp_path) == submission_of(short)
+    logs = only_run(tmp_path) / "tensorboard"
+    assert f"logs: tensorboard --logdir runs/{logs.parent.name}/tensorboard\n" in done.stdout
+    assert sorted(path.name for path in logs.iterdir()) == ["00", "01"]
+    events = EventAccumulator(str(logs / "00" / "validation"))
+    events.Reload()
+    assert "epoch_loss" in events.Tags()["tensors"]
 
 
 def test_members_reach_95_percent_on_the_sample(trained: tuple[Path, str]) -> None:

@@ -34,6 +34,7 @@ def train_member(
     split: Split,
     places: Sequence[MemberPlace],
     last_step: float | None,
+    logs: Path | None,
     index: int,
     reporter: local.Reporter,
 ) -> float:
@@ -43,6 +44,7 @@ def train_member(
         recipe, data, split: what to train, and on which rows.
         places: of each member of the run.
         last_step: a time of ``time.monotonic`` after which no training step starts; None for no limit.
+        logs: the folder of TensorBoard's logs, one folder per member; None for no logs.
         index: the member, counted from 0.
         reporter: receives the progress.
     """
@@ -65,6 +67,7 @@ def train_member(
         checkpoint=files.folder(folder) / members.NETWORK,
         reporter=reporter,
         deadline=last_step,
+        logs=logs / folder.name if logs else None,
     )
     probabilities = {
         "fold": trainer.predict(trained.network, validation_images),
@@ -104,6 +107,7 @@ def train_members(
     run: "Run",
     *,
     deadline: float | None = None,
+    tensorboard: bool = False,
     after_each: Callable[[Mapping[int, Member]], None] = lambda members: None,
     train_one: Callable[..., float] = train_member,
     run_jobs: Callable[..., None] = local.run_jobs,
@@ -114,6 +118,7 @@ def train_members(
         recipe, data, split, run: what to train, on which rows, and where to store it.
         deadline: a time of ``time.monotonic`` at which the run should end. The pace is measured, and fewer members are
             trained if not all fit, or fewer epochs if not even one does.
+        tensorboard: whether to write TensorBoard's logs into the run's folder.
         after_each: called with the trained members after each member, once one of them has validation rows.
         train_one: trains and stores one member; see ``train_member``.
         run_jobs: runs the members in parallel; see ``executors.local.run_jobs``.
@@ -159,7 +164,8 @@ def train_members(
             after_each(trained)
 
     report()
-    job = partial(train_one, recipe.changed(epochs=epochs), data, split, places, last_step)
+    logs = run.folder / "tensorboard" if tensorboard else None
+    job = partial(train_one, recipe.changed(epochs=epochs), data, split, places, last_step, logs)
     run_jobs(job, missing, progress, workers=workers, threads=threads, done=done, may_start=may_start)
     for index in trained:  # the blend must equal that of the stored members
         _trained_member(run, index)

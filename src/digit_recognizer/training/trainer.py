@@ -73,6 +73,7 @@ def train_member(
     checkpoint: Path,
     reporter: Reporter,
     deadline: float | None = None,
+    logs: Path | None = None,
 ) -> TrainedMember:
     """Train a network and keep the epoch with the lowest validation loss (see ``TrainedMember.best_epoch``).
 
@@ -87,6 +88,7 @@ def train_member(
         checkpoint: path of the ``.keras`` file to write; ``keras.models.load_model`` reads it.
         reporter: receives each step and epoch.
         deadline: value of ``time.monotonic`` after which no step starts.
+        logs: a folder for TensorBoard's logs; None for no logs.
 
     Raises:
         KitError: the loss was never finite, usually because the learning rate is far too high.
@@ -101,6 +103,8 @@ def train_member(
     callbacks = [best_checkpoint, ProgressReporter(reporter), stopper]
     if recipe.schedule == "plateau":
         callbacks.append(Plateau())
+    if logs:
+        callbacks.append(keras.callbacks.TensorBoard(str(logs), write_graph=False))
     validation_rows = np.arange(len(images), len(images) + len(validation_images))
     validation = backend.batches(validation_rows.astype(ROW_DTYPE), validation_labels, size=PREDICT_BATCH)
     history: dict[str, list[float]] = {}
