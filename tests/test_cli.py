@@ -70,7 +70,7 @@ def test_help_of_verb_fits_80_columns_and_ends_in_example(
 
 def test_help_shows_value_of_standard_and_range_of_each_field(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(help_text(capsys, "run").split())
-    assert re.search(r"--epochs N .*?\(standard: 16; 1 to 10000\)", text)
+    assert re.search(r"--epochs N .*?\(standard: 14; 1 to 10000\)", text)
     assert re.search(r"--learning-rate X .*?\(standard: 0.01; 1e-08 to 10\)", text)
     assert re.search(r"--schedule NAME .*?\(standard: one-cycle\)", text)
     for setting in recipe.recipe_fields():
@@ -116,7 +116,7 @@ def test_help_shows_value_of_standard_and_range_of_each_field(capsys: pytest.Cap
         (["compare", "--epochs", "1"], "compare: unknown option '--epochs'"),
         (["scores", "--data", "x"], "scores: unknown option '--data'"),
         (["run", "quick"], "run: unknown word 'quick'"),
-        (["run", "--recipe", "fast"], "recipe: expected one of quick, standard, best, "),
+        (["run", "--recipe", "fast"], "recipe: expected one of quick, standard, wide, "),
         (["run", "--epochs", "0"], "recipe, epochs: expected a number from 1 to 10000, found 0"),
         # Renamed options.
         (["run", "--view", "none"], "unknown option '--view'\nhint: --view was renamed: use --preprocessing"),

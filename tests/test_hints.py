@@ -25,7 +25,7 @@ def test_option_has_the_form_of_the_caller(
 
 def test_command_has_the_form_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hints.command("scores") == "digit-recognizer scores"
-    assert hints.command("run", recipe="best", seed=1) == "digit-recognizer run --recipe best --seed 1"
+    assert hints.command("run", recipe="quick", seed=1) == "digit-recognizer run --recipe quick --seed 1"
     monkeypatch.setenv(hints.CALLER_VARIABLE, "make")
     assert hints.command("scores") == "make scores"
     assert hints.command("submit", run="quick-1", yes=True) == "make submit RUN=quick-1 YES=1"

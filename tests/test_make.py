@@ -93,7 +93,7 @@ def test_make_has_all_options_of_the_verbs(tmp_path: Path) -> None:
         "tpu",
         "--notebook",
     ]
-    assert command_line(tmp_path, "bench", "WHOLE=1") == ["bench", "--whole"]
+    assert command_line(tmp_path, "kernel", "NOTEBOOK=1") == ["kernel", "--notebook"]
     assert command_line(tmp_path, "data", "FORCE=1") == ["data", "--force"]
 
 
@@ -155,7 +155,7 @@ def test_switch_is_on(yes: str, tmp_path: Path) -> None:
 
 
 def test_variables_of_the_environment_are_no_options(tmp_path: Path) -> None:
-    environment = {"YES": "1", "RUN": "other", "RECIPE": "best", "FORCE": "1", "EPOCH": "5"}
+    environment = {"YES": "1", "RUN": "other", "RECIPE": "wide", "FORCE": "1", "EPOCH": "5"}
     assert command_line(tmp_path, "submit", **environment) == ["submit"]
     assert command_line(tmp_path, "-e", "submit", **environment) == ["submit"]
     assert command_line(tmp_path, "run", "EPOCHS=2", **environment) == ["run", "--epochs", "2"]
@@ -181,9 +181,9 @@ def test_variables_of_the_environment_are_no_options(tmp_path: Path) -> None:
         ("scores DATA=x", "DATA: make scores has no such option", "make run DATA=…"),
         ("clean DATA=x", "DATA: make clean has no such option", "make run DATA=…"),
         ("RECIPE=quick", "RECIPE: make help has no such option", "make run RECIPE=…"),
-        ("run test WHOLE=1", "WHOLE: make run has no such option", "make bench WHOLE=…"),
+        ("run test FILE=1", "FILE: make run has no such option", "make check FILE=…"),
         ("run quick", "quick: unknown verb", "RECIPE=quick"),
-        ("run best", "best: unknown verb", "RECIPE=best"),
+        ("run wide", "wide: unknown verb", "RECIPE=wide"),
         ("run digits.zip", "digits.zip: unknown verb", "DATA=digits.zip"),
         ("check a/b.csv", "a/b.csv: unknown verb", "FILE=a/b.csv"),
         ("submit YES", "YES: unknown verb", "YES=…"),

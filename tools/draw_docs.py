@@ -89,12 +89,11 @@ def slant(image: Pixels) -> float:
 
 
 def preprocessed(images: Pixels) -> dict[str, Pixels]:
-    """The images after each preprocessing that does not enlarge them."""
+    """The images after each preprocessing."""
     from digit_recognizer.models.preprocessing import transform
 
     pixels = images[..., None].astype(np.float32)
-    names = [name for name in PREPROCESSING if not name.endswith("enlarge")]
-    return {name: images if name == "none" else np.array(transform(pixels, name))[..., 0] for name in names}
+    return {name: images if name == "none" else np.array(transform(pixels, name))[..., 0] for name in PREPROCESSING}
 
 
 def augmented(images: Pixels) -> dict[str, Pixels]:

@@ -154,9 +154,9 @@ def build_parser() -> command_line.Parser:
     add("notebook", _notebook, "rerun the command to open the notebook")
 
     interrupted = "build/kernel may not be complete; rerun the command"
-    kernel = add("kernel", _kernel, interrupted, recipe="best", accelerator="t4x2")
+    kernel = add("kernel", _kernel, interrupted, recipe="wide", accelerator="t4x2")
     interrupted = f"the kernel may have been sent already: `{hints.command('status')}` shows it"
-    push = add("push", _push, interrupted, recipe="best", budget="3h")
+    push = add("push", _push, interrupted, recipe="wide", budget="3h")
     for kernel_parser in (kernel, push):
         run_options.add_recipe_options(kernel_parser)
         kernel_parser.add_argument(
@@ -171,7 +171,6 @@ def build_parser() -> command_line.Parser:
 
     bench = add("bench", _bench, run_options.MEMBERS_KEPT, data="digit-recognizer.zip")
     run_options.add_data_option(bench)
-    bench.add_argument("--whole", action="store_true", help="also run recipe best to its end, which takes two hours")
     return parser
 
 
@@ -293,7 +292,7 @@ def _tune(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> int:
     from digit_recognizer.experiments import benchmark
 
-    return min(1, benchmark.run_benchmark(Path.cwd(), arguments.data, whole=arguments.whole))
+    return min(1, benchmark.run_benchmark(Path.cwd(), arguments.data))
 
 
 def _notebook(arguments: argparse.Namespace) -> None:

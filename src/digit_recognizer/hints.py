@@ -26,6 +26,6 @@ def option(name: str, value: object = "") -> str:
 
 
 def command(verb: str, **options: object) -> str:
-    """Return a command as text: ``make run RECIPE=best`` under make, else ``digit-recognizer run --recipe best``."""
+    """Return a command as text: ``make run RECIPE=quick`` under make, else ``digit-recognizer run --recipe quick``."""
     program = "make" if called_by_make() else "digit-recognizer"
     return " ".join([program, verb, *(option(name, value) for name, value in options.items())])

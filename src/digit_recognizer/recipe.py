@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from digit_recognizer import files
+from digit_recognizer import files, hints
 from digit_recognizer.errors import BadInput
 
 NETWORKS = (
@@ -117,12 +117,12 @@ class Recipe:
         if self.full_members >= self.members:
             raise BadInput(
                 f"recipe, full_members: expected fewer than the {self.members} members, found {self.full_members}",
-                hint="lower full_members or raise members; at least one member needs validation rows",
+                hint=f"set {hints.option('full_members', self.members - 1)}; one member needs validation rows",
             )
         if self.full_members and self.schedule == "plateau":
             raise BadInput(
                 "recipe, schedule: plateau needs validation rows, which full_members do not have",
-                hint="set full_members to 0, or another schedule",
+                hint=f"set {hints.option('full_members', 0)}, or another schedule",
             )
 
     @property
@@ -199,6 +199,8 @@ def _plain(name: str, *, dropout: float, epochs: int = 10, folds: int = 10, **fi
     )
 
 
+ENLARGED = "enlarge+deskew-enlarge+width-enlarge+deskew-width-enlarge"
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -208,8 +210,9 @@ RECIPES = {
             preprocessing="none+deskew",
             members=2,
             folds=8,
-            epochs=8,
+            epochs=7,
             learning_rate=1.2e-2,
+            weight_decay=0.1,
             dropout=0,
             rotation=8,
             zoom=0.08,
@@ -219,36 +222,23 @@ RECIPES = {
         Recipe(
             name="standard",
             network="slim-conv",
-            preprocessing="none+deskew+width+deskew-width",
+            preprocessing=ENLARGED,
             members=4,
+            full_members=2,
             folds=10,
-            epochs=16,
+            epochs=14,
             holdout=0.05,
             learning_rate=1e-2,
             weight_decay=0.1,
             dropout=0.1,
             shift=0.07,
+            distortion=1,
             knn_weight=5,
-        ),
-        Recipe(
-            name="best",
-            network="slim-conv",
-            preprocessing="none+deskew+width+deskew-width",
-            members=16,
-            folds=20,
-            epochs=20,
-            holdout=0.05,
-            learning_rate=1e-2,
-            weight_decay=0.1,
-            dropout=0.1,
-            shift=0.07,
-            knn_weight=5,
-            precision="float32",  # 16-bit training may reduce accuracy slightly
         ),
         Recipe(
             name="wide",
             network="residual-256",
-            preprocessing="enlarge+deskew-enlarge+width-enlarge+deskew-width-enlarge",
+            preprocessing=ENLARGED,
             members=16,
             full_members=10,
             folds=18,
@@ -309,7 +299,10 @@ def load_recipe(name: str) -> Recipe:
             raise BadInput(f"{name}: {error}", hint="write the full path") from None
         return _read(path)
     if name not in RECIPES:
-        raise BadInput(f"recipe: expected one of {', '.join(RECIPES)} or a .toml file, found {_shown(name)}")
+        removed = f"best was removed; {hints.option('recipe', 'standard')} has as few errors" if name == "best" else ""
+        raise BadInput(
+            f"recipe: expected one of {', '.join(RECIPES)} or a .toml file, found {_shown(name)}", hint=removed
+        )
     return RECIPES[name]
 
 

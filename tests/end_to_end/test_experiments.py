@@ -73,7 +73,7 @@ def test_killed_study_is_resumed_by_two_processes(tmp_path: Path) -> None:
 def test_paces_and_predictions_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "PACE_SECONDS", 0.2)
     monkeypatch.setattr(timing, "PREDICTING_MEMBERS", 1)
-    small = recipe.load_recipe("standard").changed(network="dense", members=1, epochs=1)
+    small = recipe.load_recipe("standard").changed(network="dense", members=1, full_members=0, epochs=1)
     monkeypatch.setitem(recipe.RECIPES, "standard", small)
     digits = dataset.load(None, default=tmp_path / "data", cache=tmp_path / "runs" / "cache")
     assert timing.plain_keras_pace(digits) > 100

@@ -43,15 +43,15 @@ def _verdicts(measurements: benchmark.Measurements) -> dict[str, str]:
 
 def test_missed_goals_and_missing_runs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(hints.CALLER_VARIABLE, "make")
-    changes = {benchmark.BEST_TIME: 7201, benchmark.BEST_SCORE: None, benchmark.OOF_DIFFERENCE: None}
+    changes = {benchmark.STANDARD_TIME: 601, benchmark.STANDARD_SCORE: None, benchmark.OOF_DIFFERENCE: None}
     measurements = _measured(**changes)
     assert _verdicts(measurements) == {
-        benchmark.BEST_TIME: "missed",
-        benchmark.BEST_SCORE: "no run",
+        benchmark.STANDARD_TIME: "missed",
+        benchmark.STANDARD_SCORE: "no run",
         benchmark.OOF_DIFFERENCE: "no run",
     }
     text = benchmark.goal_table(measurements, Path("my files"))
-    assert "  make run RECIPE=best DATA='my files'\n  or make bench WHOLE=1 DATA='my files'\n" in text
+    assert "  make run DATA='my files'\n" in text
     assert "  make run RECIPE=deotte15 MEMBERS=2 DATA='my files'\n" in text
 
 
@@ -70,7 +70,7 @@ def test_pace_goal_is_higher_with_bfloat16() -> None:
     ],
 )
 def test_goal_inside_the_interval_is_not_missed(accuracy: float, interval: tuple[float, float], expected: str) -> None:
-    name = benchmark.BEST_SCORE
+    name = benchmark.STANDARD_SCORE
     measurements = replace(_measured(**{name: accuracy}), intervals={name: interval})
     assert benchmark.verdict(name, measurements) == expected
     assert f"{name}: 90 % interval {interval[0]:.5f} to {interval[1]:.5f}" in benchmark.goal_table(measurements)
@@ -113,26 +113,26 @@ def test_standard_and_deotte15_share_their_split() -> None:
 
 
 def test_only_complete_runs_of_the_exact_recipe_count(tmp_path: Path) -> None:
-    best = load_recipe("best").changed(members=2)
+    recipe = load_recipe("standard").changed(members=2, full_members=0)
     other, home = tmp_path / "other", tmp_path / "home"
-    for similar in (best.changed(name="best-tuned", seed=1), best.changed(epochs=3), best.changed(members=1)):
+    for similar in (recipe.changed(name="best-tuned", seed=1), recipe.changed(epochs=3), recipe.changed(members=1)):
         store_run(home, similar, DIGITS)
-    store_run(home, best, DIGITS, stopped=True)
-    store_run(home, best, DIGITS, scores={})
-    damaged = store_run(home, best, DIGITS)
+    store_run(home, recipe, DIGITS, stopped=True)
+    store_run(home, recipe, DIGITS, scores={})
+    damaged = store_run(home, recipe, DIGITS)
     (damaged / "members" / "01" / "fold.npy").write_bytes(b"")
-    older_code = store_run(home, best, DIGITS)
+    older_code = store_run(home, recipe, DIGITS)
     content = json.loads((older_code / "run.json").read_text())
     content["identity"]["code"] = "0" * 16
     (older_code / "run.json").write_text(json.dumps(content))
-    assert benchmark._find_run((other, home), [best], DIGITS) is None
-    complete = store_run(home, best, DIGITS)
-    assert benchmark._find_run((other, home), [best], DIGITS) == complete
-    assert benchmark._find_run((home,), [best.changed(seed=2), best], DIGITS) == complete
-    preferred = store_run(other, best, DIGITS)
-    assert benchmark._find_run((other, home), [best], DIGITS) == preferred
+    assert benchmark._find_run((other, home), [recipe], DIGITS) is None
+    complete = store_run(home, recipe, DIGITS)
+    assert benchmark._find_run((other, home), [recipe], DIGITS) == complete
+    assert benchmark._find_run((home,), [recipe.changed(seed=2), recipe], DIGITS) == complete
+    preferred = store_run(other, recipe, DIGITS)
+    assert benchmark._find_run((other, home), [recipe], DIGITS) == preferred
     shutil.rmtree(other)
-    assert benchmark._find_run((other, home), [best], DIGITS) == complete
+    assert benchmark._find_run((other, home), [recipe], DIGITS) == complete
 
 
 def test_members_of_the_same_folds_are_compared_on_the_same_rows(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_share_of_the_matrix_product_speed_counts_three_passes(monkeypatch: pyte
     monkeypatch.setattr(timing, "training_pace", lambda recipe, digits: 1000.0)
     speed = timing._multiply_matrices
     monkeypatch.setattr(timing, "_multiply_matrices", lambda precision, index, reporter: 1e9)
-    recipe = load_recipe("best").changed(network="dense+conv-pool")
+    recipe = load_recipe("standard").changed(network="dense+conv-pool")
     shares = timing.matrix_product_shares(recipe, DIGITS)
     assert shares == {
         "dense": pytest.approx(1000 * 3 * 251_136 / 2e9),
@@ -188,18 +188,17 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
 
 
 def test_benchmark_runs_the_recipes_and_stores_its_figures(tmp_path: Path, instant: FakeKernel) -> None:
-    benchmark.run_benchmark(tmp_path, None, whole=True)
+    benchmark.run_benchmark(tmp_path, None)
     (place,) = tmp_path.glob("runs/bench-*")
     store_run(tmp_path, load_recipe("deotte15").changed(members=2), DIGITS, wrong=2)
     shutil.rmtree(place)
-    assert benchmark.run_benchmark(tmp_path, None, whole=False) == 0, "goals do not apply to the sample"
-    assert [recipe.name for recipe in instant.recipes] == ["standard", "best", "standard"]
+    assert benchmark.run_benchmark(tmp_path, None) == 0, "goals do not apply to the sample"
+    assert [recipe.name for recipe in instant.recipes] == ["standard", "standard"]
     stored = json.loads((tmp_path / "runs" / "bench.json").read_text())
-    assert {name for name, value in stored["values"].items() if value is None} == {benchmark.BEST_SCORE}
     assert set(stored["values"]) == set(benchmark.GOALS)
+    assert None not in stored["values"].values()
     assert stored["values"][benchmark.PACE_RATIO] == 2
     assert stored["values"][benchmark.MATRIX_SHARE] == 0.6
-    assert stored["values"][benchmark.BEST_TIME] == 1600
     assert stored["pairs"][benchmark.OOF_DIFFERENCE]["errors"] == [2, 4]
     assert stored["intervals"][benchmark.STANDARD_SCORE] == [0.8, 1.0]
 
@@ -210,5 +209,5 @@ def test_failed_or_interrupted_run_ends_the_benchmark(
 ) -> None:
     instant.status = status
     with pytest.raises(error):
-        benchmark.run_benchmark(tmp_path, None, whole=False)
+        benchmark.run_benchmark(tmp_path, None)
     assert not (tmp_path / "runs" / "bench.json").exists()

@@ -22,7 +22,7 @@ DIGITS = dataset.Dataset(
     False,
     "",
 )
-STANDARD = load_recipe("standard")
+STANDARD = load_recipe("standard").changed(epochs=16, full_members=0)
 Planned = Callable[..., budget.Plan]
 
 
@@ -59,7 +59,7 @@ def test_plan_fits_the_budget(seconds: float, planned: Planned) -> None:
     end = waves * plan.member_seconds + budget.FINAL_SECONDS
     assert end <= seconds
     assert plan.last_step < began + seconds - budget.FINAL_SECONDS
-    more = planned(seconds, load_recipe("standard").changed(epochs=plan.epochs + 1))
+    more = planned(seconds, STANDARD.changed(epochs=plan.epochs + 1))
     assert plan.epochs == 16 or more.members * more.epochs * plan.members > 0
     assert plan.epochs == 16 or end + waves * plan.member_seconds / plan.epochs > 0.75 * seconds, (
         "most of the budget is used"

@@ -25,11 +25,10 @@ from digit_recognizer.training import numerics
 PACE_MEASUREMENTS = 3  # of each of the two paces, in turn
 COMPARED_MEMBERS = 2  # of standard and of deotte15: the first ones, whose folds have the same validation rows
 SIGNIFICANCE = 0.05  # a difference with a smaller p is beyond chance
-STANDARD_TIME, BEST_TIME = "standard, time", "best, time"
-STANDARD_SCORE, BEST_SCORE = "standard, expected score", "best, expected score"
+STANDARD_TIME, STANDARD_SCORE = "standard, time", "standard, expected score"
 OOF_DIFFERENCE, HOLDOUT_DIFFERENCE = "standard − deotte15, OOF", "standard − deotte15, holdout"
 TIME_RATIO, PACE_RATIO = "deotte15 / standard, time", "kit / plain Keras, pace"
-MATRIX_SHARE = "best, pace / matrix products"
+MATRIX_SHARE = "pace / matrix products"
 PREDICTION_TIME = f"{timing.PREDICTING_MEMBERS} × 28,000 predictions"
 
 
@@ -48,8 +47,6 @@ class Goal:
 GOALS = {
     STANDARD_TIME: Goal(10 * 60, seconds=True),
     STANDARD_SCORE: Goal(0.9967),
-    BEST_TIME: Goal(2 * 3600, seconds=True),
-    BEST_SCORE: Goal(0.9970),
     TIME_RATIO: Goal(10),
     OOF_DIFFERENCE: Goal(0),
     HOLDOUT_DIFFERENCE: Goal(0),
@@ -100,16 +97,15 @@ class Measurements:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def run_benchmark(home: Path, data: Path | None, *, whole: bool) -> int:
+def run_benchmark(home: Path, data: Path | None) -> int:
     """Measure all figures, print them beside their goals, and store them in ``runs/bench.json``.
 
-    It takes half an hour on two cores, most of it for a run of recipe ``standard`` in ``runs/bench-<time>``.
+    It takes half an hour on two cores, most of it for a run of recipe ``standard`` in ``runs/bench-<time>``. The scores
+    of ``deotte15`` are read from a complete run of the same recipe, data and code in ``home``.
 
     Args:
         home: folder of ``runs`` and ``submissions``.
         data: folder or zip of the competition's files; None for ``data/``, or else the bundled sample.
-        whole: whether to run recipe ``best`` too; otherwise its time is estimated. Scores of ``best`` and ``deotte15``
-            are otherwise read from complete runs of the same recipe, data and code in ``home``.
 
     Returns:
         How many goals were missed beyond chance.
@@ -121,57 +117,51 @@ def run_benchmark(home: Path, data: Path | None, *, whole: bool) -> int:
     """
     digits = dataset.load(data, default=home / "data", cache=home / "runs" / "cache")
     print(f"data: {digits}\nmeasuring the training pace, the kit and plain Keras in turn", flush=True)
-    standard, best, deotte15 = map(load_recipe, ("standard", "best", "deotte15"))
+    standard, deotte15 = map(load_recipe, ("standard", "deotte15"))
     paces = [
         (timing.training_pace(standard, digits), timing.plain_keras_pace(digits)) for _ in range(PACE_MEASUREMENTS)
     ]
     print("measuring the share of the machine's matrix-product speed", flush=True)
-    shares = timing.matrix_product_shares(best, digits)
+    shares = timing.matrix_product_shares(standard, digits)
     print(f"measuring the prediction of {timing.PREDICTING_MEMBERS} members", flush=True)
     prediction = timing.prediction_seconds(home, data)
-    print("estimating the time of recipes deotte15 and best", flush=True)
-    seconds = {recipe.name: timing.estimate_recipe_seconds(recipe, digits) for recipe in (deotte15, best)}
+    print("estimating the time of recipe deotte15", flush=True)
+    deotte15_seconds = timing.estimate_recipe_seconds(deotte15, digits)
 
     place = files.folder(home / "runs" / f"bench-{time.strftime('%Y%m%d-%H%M%S')}")  # so that no run is resumed
     source = data or (home / "data" if dataset.exists(home / "data") else None)
-    for recipe in (standard, best) if whole else (standard,):
-        print(f"running recipe {recipe.name}", flush=True)
-        began = time.monotonic()
-        run_recipe(recipe.name, ["--data", str(source.absolute())] if source else [], cwd=place)
-        seconds[recipe.name] = time.monotonic() - began
+    print("running recipe standard", flush=True)
+    began = time.monotonic()
+    run_recipe("standard", ["--data", str(source.absolute())] if source else [], cwd=place)
+    seconds = time.monotonic() - began
 
     folders = {
         "standard": _find_run((place, home), [standard], digits),
-        "best": _find_run((place, home), [best], digits),
         "deotte15": _find_run((place, home), [deotte15.changed(members=COMPARED_MEMBERS), deotte15], digits),
     }
     scores = {name: files.read_json(folder / "scores.json") if folder else None for name, folder in folders.items()}
-    expected = {
-        figure: read and read["expected"]
-        for figure, read in ((STANDARD_SCORE, scores["standard"]), (BEST_SCORE, scores["best"]))
-    }
+    expected = scores["standard"] and scores["standard"]["expected"]
     pairs = {}
     if folders["standard"] and folders["deotte15"]:
         pairs = compare_members(folders["standard"], folders["deotte15"], digits)
     measurements = Measurements(
         values={
-            STANDARD_TIME: seconds["standard"],
-            BEST_TIME: seconds["best"],
-            TIME_RATIO: seconds["deotte15"] / seconds["standard"],
+            STANDARD_TIME: seconds,
+            STANDARD_SCORE: expected["accuracy"] if expected else None,
+            TIME_RATIO: deotte15_seconds / seconds,
             PACE_RATIO: statistics.median(kit / plain for kit, plain in paces),
             MATRIX_SHARE: min(shares.values()),
             PREDICTION_TIME: prediction,
-            **{figure: score["accuracy"] if score else None for figure, score in expected.items()},
             **{figure: pairs[figure].difference if pairs else None for figure in (OOF_DIFFERENCE, HOLDOUT_DIFFERENCE)},
         },
-        intervals={figure: (score["low"], score["high"]) for figure, score in expected.items() if score},
+        intervals={STANDARD_SCORE: (expected["low"], expected["high"])} if expected else {},
         pairs=pairs,
         competition=digits.fingerprint == dataset.COMPETITION_FINGERPRINT,
         precision=numerics.resolved_precision("auto"),
         details={
             "images per second, kit and plain Keras": paces,
             "share of the matrix-product speed": shares,
-            "deotte15, estimated seconds": seconds["deotte15"],
+            "deotte15, estimated seconds": deotte15_seconds,
             "scores": scores,
             "machine": folders["standard"] and files.read_json(folders["standard"] / "run.json")["machine"],
             "date": time.strftime("%Y-%m-%d"),
@@ -301,6 +291,4 @@ def _missing_run_command(figure: str, data: Path | None) -> str:
     options: dict[str, Any] = {"data": data} if data else {}
     if figure in (OOF_DIFFERENCE, HOLDOUT_DIFFERENCE):
         return hints.command("run", recipe="deotte15", members=COMPARED_MEMBERS, **options)
-    if figure == BEST_SCORE:
-        return f"{hints.command('run', recipe='best', **options)}\n  or {hints.command('bench', whole=True, **options)}"
     return hints.command("run", **options)
