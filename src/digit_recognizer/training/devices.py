@@ -11,7 +11,7 @@ from pathlib import Path
 
 from digit_recognizer.training.executors import processes
 
-WORKER_MEMORY = 1_300_000_000  # bytes; the measured peak of a worker is 1.0 to 1.2 GB
+WORKER_MEMORY = 1_900_000_000  # bytes; the measured peak of a worker is 1.4 to 1.8 GB
 RUN_MEMORY = 1_000_000_000  # bytes; the peak of the parent process, when it reads the competition's files
 DEVICES = Path("/dev")
 CGROUP_FILE, CGROUP_ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
