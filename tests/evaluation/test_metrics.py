@@ -136,3 +136,12 @@ def test_expected_interval_has_its_coverage_on_real_digits() -> None:
         )
     shares = np.mean(within, axis=0)
     assert ((shares >= 0.8) & (shares <= 0.99)).all(), shares
+
+
+def test_expected_score_near_one_is_as_precise_as_the_holdout() -> None:
+    wrong = np.zeros(72, bool)
+    wrong[0] = True
+    members = np.repeat([1.0, 0.5, 0.0], [1, 1, 70]), np.repeat([1.0, 0.0], [1, 273]), np.ones(274)
+    estimate = expected_score.expected_score(wrong, 359, 90, members=members)
+    assert estimate.accuracy > 0.999
+    assert 0.95 < estimate.low < 0.99, "72 rows without an error allow no lower accuracy"

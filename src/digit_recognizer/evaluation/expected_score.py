@@ -85,7 +85,8 @@ def expected_score(
         estimate_variance = float(np.var(wrong - weight * holdout_rates, ddof=1)) / n + weight**2 * fold_variance
         if 0 < estimate < 1 and estimate_variance > 0:  # otherwise there are almost no errors
             mean, variance = estimate, estimate_variance
-    effective_rows = mean * (1 - mean) / variance if variance else n
+    # The members only add to what the holdout tells. Near an estimate of 0 the ratio would be far below n.
+    effective_rows = max(n, mean * (1 - mean) / variance if variance else n)
     intervals = [
         1 - betabinom.ppf((0.95, 0.05), count, mean * effective_rows + 0.5, (1 - mean) * effective_rows + 0.5) / count
         for count in (rows, public_rows)
