@@ -15,6 +15,7 @@ override OPTIONS_doctor := DATA JSON
 override OPTIONS_data := FORCE
 override OPTIONS_run := DATA RECIPE BUDGET $(SETTINGS) TENSORBOARD
 override OPTIONS_scores := JSON
+override OPTIONS_report := RUN DATA
 override OPTIONS_check := FILE ROWS JSON
 override OPTIONS_submit := FILE RUN MESSAGE WAIT YES FORCE NO_WAIT
 override OPTIONS_compare := DATA RECIPES SEEDS JSON
@@ -26,7 +27,7 @@ override OPTIONS_test := FAST
 override FORMER_VIEW := PREPROCESSING
 override FORMER_NEIGHBOURS := KNN_WEIGHT
 
-override PACKAGE_VERBS := doctor data run scores check submit compare tune notebook kernel push status logs output bench
+override PACKAGE_VERBS := doctor data run scores report check submit compare tune notebook kernel push status logs output bench
 override VERBS := help setup $(PACKAGE_VERBS) test lint image clean
 override options_of = $(OPTIONS_$(1)) $(if $(filter $(1),$(PACKAGE_VERBS)),HELP)
 override ALL := $(sort $(foreach verb,$(VERBS),$(call options_of,$(verb))))
@@ -98,6 +99,7 @@ doctor: .venv/run.stamp ## check Python, packages, devices, data and credentials
 data: .venv/run.stamp ## download the competition's files into data/
 run: .venv/$(if $(call is_yes,TENSORBOARD),tensorboard,run).stamp ## train an ensemble, score it, write and check a submission
 scores: .venv/run.stamp ## list all runs with their expected and public scores
+report: .venv/run.stamp ## write a page with scores, curves and errors of a run
 check: .venv/run.stamp ## check a submission file and name every fault by line
 submit: .venv/run.stamp ## send a submission to Kaggle and wait for its score
 compare: .venv/run.stamp ## train several recipes on the same rows and compare them
@@ -153,7 +155,7 @@ clean:
 .venv/tune.stamp: requirements/tune.txt
 .venv/notebook.stamp: requirements/notebook.txt
 .venv/tensorboard.stamp: requirements/tensorboard.txt
-.venv/test.stamp: requirements/dev.txt requirements/tune.txt requirements/tensorboard.txt
+.venv/test.stamp: requirements/dev.txt requirements/labels.txt requirements/tune.txt requirements/tensorboard.txt
 .venv/tune.stamp .venv/notebook.stamp .venv/tensorboard.stamp .venv/test.stamp: .venv/run.stamp
 	@$(PY) tools/setup_venv.py .venv $(firstword $(filter %.txt,$^))
 	@touch $@

@@ -13,7 +13,7 @@ try:
     from digit_recognizer.ensemble.blend import Blend, average
     from digit_recognizer.ensemble.knn import rerank_blend
     from digit_recognizer.ensemble.train import train_members
-    from digit_recognizer.evaluation import plots
+    from digit_recognizer.evaluation import plots, report
     from digit_recognizer.evaluation.scores import score_blend
 except ModuleNotFoundError as missing:
     sys.exit(f"error: package {missing.name} is not installed\nhint: run `make setup`, then .venv/bin/python kernel.py")
@@ -67,6 +67,8 @@ def main(config: runs.RunConfig) -> None:
 
     print(scores)
     print(plots.save_plots(run.folder, blend, scores, split, data))
+    if not config.in_kernel:
+        print(report.save_report(run.folder, data))
     print(runs.closing_lines(config, run.name, data))
 
 

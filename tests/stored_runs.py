@@ -20,6 +20,7 @@ DIGITS = Dataset(
     sample=True,
     fingerprint="0" * 16,
 )
+HISTORY = {"loss": [1.0], "accuracy": [0.9], "val_loss": [0.9], "val_accuracy": [0.95]}
 
 
 def store_run(
@@ -53,11 +54,16 @@ def store_run(
         record = {
             "epochs": recipe.epochs,
             "stopped": stopped,
+            "best_epoch": 1,
+            "network": recipe.of_member(index).network,
+            "preprocessing": recipe.of_member(index).preprocessing,
+            "fold_rows": len(fold.validation),
+            "fold_errors": wrong,
             "weights": 1000,
             "multiply_adds": 1000,
             "seconds": 1.0,
         }
-        members.write_member(run.member(index), run.owner(index), record, {"loss": [1.0]}, "", probabilities)
+        members.write_member(run.member(index), run.owner(index), record, HISTORY, "", probabilities)
     plausible = {
         "holdout": {"errors": wrong, "rows": len(split.holdout)},
         "holdout_loss": 0.1,

@@ -16,7 +16,7 @@ from digit_recognizer.data import dataset
 from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.ensemble import train
 from digit_recognizer.errors import BadInput
-from digit_recognizer.evaluation import plots
+from digit_recognizer.evaluation import plots, report
 from digit_recognizer.recipe import load_recipe
 from fake_trainer import FakeTrainer, run_in_process
 
@@ -49,6 +49,7 @@ def kernel(trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(module, "train_members", fake)
     monkeypatch.setattr(dataset, "load", lambda *_, **__: DATA)
     monkeypatch.setattr(plots, "save_plots", lambda *_: "plots: none")
+    monkeypatch.setattr(report, "save_report", lambda *_: "report: none")
     return module
 
 
@@ -82,8 +83,9 @@ def test_run_stores_members_scores_submission_and_ledger_row(
     assert (row.run, row.holdout_errors) == (run.name, scores["holdout"]["errors"])
     assert row.file_sha256 == ledger.digest(file)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-5:-2] == [
+    assert lines[-6:-2] == [
         "plots: none",
+        "report: none",
         f"submission: submissions/{run.name}.csv",
         "  20 rows, checked; cannot be submitted: sample run",
     ]

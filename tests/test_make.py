@@ -217,7 +217,7 @@ def checkout(tmp_path: Path) -> Path:
     (folder / "tools").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", folder)
     (folder / "requirements").mkdir()
-    for name in ("base", "tune", "tensorboard", "notebook", "dev"):
+    for name in ("base", "labels", "tune", "tensorboard", "notebook", "dev"):
         (folder / "requirements" / f"{name}.txt").touch()
     (folder / "pyproject.toml").touch()
     (folder / "tools" / "setup_venv.py").write_text(
@@ -245,7 +245,7 @@ def sets_up(folder: Path, target: str = "setup") -> list[str]:
 
 @pytest.mark.parametrize(
     ("stamp", "name", "included"),
-    [("tune", "tune", []), ("notebook", "notebook", []), ("test", "dev", ["tune", "tensorboard"])],
+    [("tune", "tune", []), ("notebook", "notebook", []), ("test", "dev", ["labels", "tune", "tensorboard"])],
 )
 def test_changed_requirements_are_installed(checkout: Path, stamp: str, name: str, included: list[str]) -> None:
     target = f".venv/{stamp}.stamp"

@@ -21,6 +21,7 @@ USER_VERBS = {
     "data": "download the competition's files into data/",
     "run": "train an ensemble, score it, write and check a submission",
     "scores": "list all runs with their expected and public scores",
+    "report": "write a page with scores, curves and errors of a run",
     "check": "check a submission file and name every fault by line",
     "submit": "send a submission to Kaggle and wait for its score",
     "compare": "train several recipes on the same rows and compare them",
@@ -85,6 +86,10 @@ def build_parser() -> command_line.Parser:
     run_options.add_run_options(run)
 
     add("scores", _scores, "no run was changed; the ledger may hold new answers from Kaggle")
+
+    report = add("report", _report, "the report was not changed", run="standard-20260102-030405")
+    report.add_argument("--run", metavar="NAME", help="the run (default: the newest complete one)")
+    run_options.add_data_option(report)
 
     check = add("check", _check, "nothing was changed", file="submissions/quick-20260102-030405.csv")
     check.add_argument(
@@ -221,6 +226,14 @@ def _scores(arguments: argparse.Namespace) -> Outcome:
     from digit_recognizer.kaggle import sync
 
     return Outcome(document={"runs": sync.scores(Path.cwd())})
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from digit_recognizer.evaluation import report
+
+    folder = report.find_run(Path.cwd(), arguments.run)
+    page = report.write_report(folder, report.load_data(folder, arguments.data, Path.cwd()))
+    print(f"report: {page.relative_to(Path.cwd())}")
 
 
 def _check(arguments: argparse.Namespace) -> Outcome:

@@ -1,0 +1,198 @@
+"""The report of a run."""
+
+import base64
+import csv
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import call, one_line
+from digit_recognizer import recipe, runs
+from digit_recognizer.data import dataset, splits
+from digit_recognizer.ensemble.blend import average
+from digit_recognizer.errors import BadInput
+from digit_recognizer.evaluation import report, scores
+from stored_runs import DIGITS, store_run
+
+RECIPE = recipe.load_recipe("quick")
+PIXELS = np.random.default_rng(0).integers(0, 256, (400, 28, 28), dtype=np.uint8)
+DATA = replace(DIGITS, images=PIXELS, test_images=PIXELS[:5])
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """The folder of a run with three errors in each set of rows."""
+    folder = store_run(tmp_path, RECIPE, DATA, wrong=3, scores={})
+    split = splits.split(DATA.labels, folds=RECIPE.folds, members=RECIPE.members, holdout=RECIPE.holdout, seed=0)
+    blend = average(dict(enumerate(runs.stored_members(folder, RECIPE.members))), split, rows=len(DATA.labels))
+    for name in ("oof", "holdout", "test"):
+        np.save(folder / f"{name}.npy", getattr(blend, name))
+    content = scores.score_blend(blend, RECIPE, split, DATA).as_json()
+    (folder / "scores.json").write_text(json.dumps(content))
+    return folder
+
+
+def content_of(page: str) -> dict[str, Any]:
+    found = re.search('<script type="application/json" id="content">(.*?)</script>', page, re.S)
+    assert found
+    content: dict[str, Any] = json.loads(found[1])
+    return content
+
+
+def test_page_has_the_errors_with_their_neighbours(stored: Path) -> None:
+    page = report.write_report(stored, DATA)
+    text = page.read_text(encoding="utf-8")
+    content = content_of(text)
+    oof, holdout = np.load(stored / "oof.npy"), np.load(stored / "holdout.npy")
+    split = splits.split(DATA.labels, folds=RECIPE.folds, members=RECIPE.members, holdout=RECIPE.holdout, seed=0)
+    scored = np.flatnonzero(~np.isnan(oof[:, 0]))
+    wrong = {int(row) for row in scored if oof[row].argmax() != DATA.labels[row]}
+    wrong |= {
+        int(row) for row, values in zip(split.holdout, holdout, strict=True) if values.argmax() != DATA.labels[row]
+    }
+    shown = [content["training"][error["image"]] for error in content["errors"]]
+    assert {row for row, _ in shown} == wrong
+    assert all(
+        label == DATA.labels[row] == error["label"]
+        for (row, label), error in zip(shown, content["errors"], strict=True)
+    )
+    assert all(len(set(error["near"]) - {error["image"]}) == 3 for error in content["errors"])
+    assert len(content["figures"]["curves"]) == RECIPE.members
+    assert (stored.parent / "plotly.min.js").stat().st_size > 1_000_000
+    assert not re.search(r"(src|href)=\"(https?:)?//", text), "nothing is loaded from a network"
+    assert not list(stored.glob(".report-*"))
+
+
+def test_sheets_hold_the_images_with_16_levels(stored: Path) -> None:
+    place = report.write_report(stored, DATA).parent
+    training = content_of((place / "index.html").read_text())["training"]
+    with Image.open(place / "training.png") as sheet:
+        pixels = 255 - np.asarray(sheet.convert("L"))
+    for index, (row, _) in enumerate(training):
+        left = index % report.COLUMNS * 28
+        top = index // report.COLUMNS * 28
+        assert np.abs(pixels[top : top + 28, left : left + 28].astype(int) - PIXELS[row]).max() <= 8
+    many = np.zeros((report.COLUMNS + 2, 28, 28), np.uint8)
+    many[-1] = 255
+    report.write_sheet(place / "many.png", many)
+    with Image.open(place / "many.png") as sheet:
+        assert sheet.size == (report.COLUMNS * 28, 56)
+        assert np.asarray(sheet.convert("L"))[28:, 28:56].max() == 0
+
+
+def test_predictions_are_packed_into_five_bytes() -> None:
+    probabilities = np.array([[0.1, 0.7, 0.2, *[0] * 7], [0] * 9 + [1]], np.float32)
+    packed = base64.b64decode(report.encode_predictions(probabilities))
+    assert len(packed) == 10
+    assert packed[0] == 0x12
+    assert int.from_bytes(packed[1:3], "little") / 65_535 == pytest.approx(0.7, abs=1e-4)
+    assert int.from_bytes(packed[3:5], "little") / 65_535 == pytest.approx(0.2, abs=1e-4)
+    assert packed[5] >> 4 == 9
+
+
+def test_nearest_images_are_those_of_a_plain_search() -> None:
+    rows = np.array([0, 17, 399])
+    found = report.nearest(PIXELS, rows, 3)
+    for row, near in zip(rows, found, strict=True):
+        distances = ((PIXELS.astype(float) - PIXELS[row]) ** 2).sum(axis=(1, 2))
+        distances[row] = np.inf
+        assert near.tolist() == distances.argsort()[:3].tolist()
+
+
+def test_wrong_labels_are_suspected(tmp_path: Path) -> None:
+    labels = np.arange(1000).astype(np.uint8) % 10
+    probabilities = np.where(np.eye(10, dtype=bool)[labels], 0.91, 0.01).astype(np.float32)
+    given = labels.copy()
+    given[[5, 77]] = (given[[5, 77]] + 1) % 10
+    found = report.find_suspects(given, probabilities)
+    assert set(found) == {5, 77}
+    report.write_suspects(tmp_path / "s.csv", found + 100, given[found], probabilities[found])
+    with (tmp_path / "s.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["row"] for row in rows} == {"106", "178"}
+    assert all(int(row["predicted"]) == (int(row["label"]) - 1) % 10 for row in rows)
+
+
+def test_foreign_text_stays_text(stored: Path) -> None:
+    about = json.loads((stored / "run.json").read_text())
+    about["machine"]["processor"] = about["commit"] = "</script><script>alert(1)</script>"
+    (stored / "run.json").write_text(json.dumps(about))
+    text = report.write_report(stored, DATA).read_text()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def damage(folder: Path, name: str) -> None:
+    if name == "other version":
+        about = json.loads((folder / "run.json").read_text())
+        about["identity"]["recipe"]["unknown"] = 1
+        (folder / "run.json").write_text(json.dumps(about))
+    elif name == "unfinished":
+        (folder / "scores.json").unlink()
+    elif name == "short":
+        np.save(folder / "test.npy", np.zeros((4, 10), np.float32))
+    elif name == "missing":
+        shutil.rmtree(folder)
+    else:
+        (folder / name).write_bytes(b"damaged")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing", "expected the folder of a run"),
+        ("unfinished", "the run is incomplete"),
+        ("run.json", "run.json"),
+        ("scores.json", "scores.json"),
+        ("oof.npy", "oof.npy: damaged"),
+        ("short", r"test.npy: expected float32 \(5, 10\)"),
+        ("members/01/fold.npy", "fold.npy: damaged"),
+        ("members/00/member.json", "member.json"),
+        ("other version", "of another version"),
+    ],
+)
+def test_run_that_cannot_be_read_is_refused_and_nothing_is_written(name: str, message: str, stored: Path) -> None:
+    damage(stored, name)
+    with pytest.raises(BadInput, match=message):
+        report.write_report(stored, DATA)
+    assert not (stored / "report").exists()
+    assert not list(stored.parent.glob("**/.report-*"))
+
+
+def test_run_of_other_data_is_refused(stored: Path) -> None:
+    with pytest.raises(BadInput, match="trained on other data"):
+        report.write_report(stored, replace(DATA, fingerprint="1" * 16))
+
+
+def test_verb_takes_the_newest_run_and_refuses_unknown_ones(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "load", lambda given, *, default, cache: DATA)
+    done = call("report", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"report: runs/{stored.name}/report/index.html\n")
+    done = call("report", "--run", "../../etc", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "expected a plain file name" in one_line(done.stderr)
+    assert call("report", "--run", "quick-1", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium")
+def test_page_opens_in_a_browser_without_errors(stored: Path, tmp_path: Path) -> None:
+    page = report.write_report(stored, DATA)
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    command += ["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    errors = len(content_of(page.read_text())["errors"])
+    assert f"{errors} of {errors} errors" in done.stdout
+    assert "5 images, page 1 of 1" in done.stdout
+    assert done.stdout.count("main-svg") >= 3, "three plots"
