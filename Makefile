@@ -10,12 +10,12 @@ KIT = DIGIT_RECOGNIZER_CALLER=make $(PY) -P -m digit_recognizer
 # The options of each verb. SETTINGS are the fields of a recipe; SWITCHES take 1 or 0.
 override SETTINGS := NETWORK PREPROCESSING MEMBERS FULL_MEMBERS FOLDS EPOCHS HOLDOUT BATCH_SIZE SCHEDULE LEARNING_RATE \
                      WARMUP WEIGHT_DECAY DROPOUT ROTATION ZOOM SHIFT SHEAR DISTORTION RESAMPLING KNN_WEIGHT PRECISION SEED
-override SWITCHES := YES FORCE NO_WAIT NOTEBOOK FAST JSON TENSORBOARD HELP
+override SWITCHES := YES FORCE NO_WAIT NOTEBOOK FAST JSON TENSORBOARD ALL HELP
 override OPTIONS_doctor := DATA JSON
 override OPTIONS_data := FORCE
 override OPTIONS_run := DATA RECIPE BUDGET $(SETTINGS) TENSORBOARD
 override OPTIONS_scores := JSON
-override OPTIONS_report := RUN DATA
+override OPTIONS_report := RUN ALL DATA
 override OPTIONS_check := FILE ROWS JSON
 override OPTIONS_submit := FILE RUN MESSAGE WAIT YES FORCE NO_WAIT
 override OPTIONS_compare := DATA RECIPES SEEDS JSON
@@ -30,10 +30,10 @@ override FORMER_NEIGHBOURS := KNN_WEIGHT
 override PACKAGE_VERBS := doctor data run scores report check submit compare tune notebook kernel push status logs output bench
 override VERBS := help setup $(PACKAGE_VERBS) test lint image clean
 override options_of = $(OPTIONS_$(1)) $(if $(filter $(1),$(PACKAGE_VERBS)),HELP)
-override ALL := $(sort $(foreach verb,$(VERBS),$(call options_of,$(verb))))
+override KNOWN := $(sort $(foreach verb,$(VERBS),$(call options_of,$(verb))))
 # Options are variables of the command line only: the environment may contain other variables of these names.
 override GIVEN := $(strip $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
-unexport $(ALL)
+unexport $(KNOWN)
 override define newline
 
 
@@ -66,13 +66,13 @@ override closest = $(shell $(PYTHON) -c 'import difflib, sys; names = {name.lowe
 ifneq (,$(WORD))
 override FAULT := $(WORD): unknown verb
 override NAME := $(filter $(if $(filter %.csv,$(WORD)),FILE,$(if $(filter %.zip,$(WORD)),DATA,RECIPE)),$(TAKEN))
-override LIKELY := $(NAME:%=%=$(WORD)) $(patsubst %,%=…,$(filter $(WORD),$(ALL))) $(patsubst %,make|%,$(call closest,$(WORD),$(VERBS)))
+override LIKELY := $(NAME:%=%=$(WORD)) $(patsubst %,%=…,$(filter $(WORD),$(KNOWN))) $(patsubst %,make|%,$(call closest,$(WORD),$(VERBS)))
 else ifneq (,$(UNUSED))
 override FAULT := $(UNUSED): make $(firstword $(filter $(VERBS),$(GOALS))) has no such option
 override RENAMED := $(FORMER_$(UNUSED))
 override OWNERS := $(foreach verb,$(VERBS),$(if $(filter $(UNUSED),$(call options_of,$(verb))),$(verb)))
 override LIKELY := $(patsubst %,%=…,$(call closest,$(UNUSED),$(TAKEN)))
-override LIKELY := $(or $(LIKELY),$(OWNERS:%=make|%|$(UNUSED)=…),$(patsubst %,%=…,$(call closest,$(UNUSED),$(ALL))))
+override LIKELY := $(or $(LIKELY),$(OWNERS:%=make|%|$(UNUSED)=…),$(patsubst %,%=…,$(call closest,$(UNUSED),$(KNOWN))))
 else
 override FAULT := $(UNCLEAR): expected 1 or 0, found $(call text,$(UNCLEAR))
 override LIKELY := $(UNCLEAR)=1 $(UNCLEAR)=0

@@ -1,5 +1,6 @@
 """Complete runs that were never trained, and a stand-in for ``kernel.py`` that stores them."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from digit_recognizer import command_line, run_options, runs
 from digit_recognizer.data import dataset, splits
 from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.ensemble import members
+from digit_recognizer.ensemble.blend import average
+from digit_recognizer.evaluation.scores import score_blend
 from digit_recognizer.recipe import Recipe
 
 DIGITS = Dataset(
@@ -71,6 +74,19 @@ def store_run(
     }
     run.finish(plausible if scores is None else scores)
     return run.folder
+
+
+def store_scored_run(home: Path, recipe: Recipe, digits: Dataset, *, wrong: int = 1) -> Path:
+    """Store a complete run as ``store_run`` does, with the probabilities of its blend and all scores."""
+    folder = store_run(home, recipe, digits, wrong=wrong, scores={})
+    split = splits.split(
+        digits.labels, folds=recipe.folds, members=recipe.members, holdout=recipe.holdout, seed=recipe.seed
+    )
+    blend = average(dict(enumerate(runs.stored_members(folder, recipe.members))), split, rows=len(digits.labels))
+    for name in ("oof", "holdout", "test"):
+        np.save(folder / f"{name}.npy", getattr(blend, name))
+    (folder / "scores.json").write_text(json.dumps(score_blend(blend, recipe, split, digits).as_json()))
+    return folder
 
 
 class FakeKernel:

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,9 @@ def build_parser() -> command_line.Parser:
 
     report = add("report", _report, "the report was not changed", run="standard-20260102-030405")
     report.add_argument("--run", metavar="NAME", help="the run (default: the newest complete one)")
+    report.add_argument(
+        "--all", action="store_true", help="write a page of all runs instead, which compares two of them"
+    )
     run_options.add_data_option(report)
 
     check = add("check", _check, "nothing was changed", file="submissions/quick-20260102-030405.csv")
@@ -229,11 +233,17 @@ def _scores(arguments: argparse.Namespace) -> Outcome:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from digit_recognizer.evaluation import report
+    from digit_recognizer.evaluation import report, runs_report
 
-    folder = report.find_run(Path.cwd(), arguments.run)
-    page = report.write_report(folder, report.load_data(folder, arguments.data, Path.cwd()))
-    print(f"report: {page.relative_to(Path.cwd())}")
+    home, newest = Path.cwd(), None
+    if arguments.all:
+        with suppress(BadInput):  # the table needs no complete run
+            newest = report.find_run(home, None)
+        page = runs_report.write_index(home, report.load_data(newest, arguments.data, home))
+    else:
+        folder = report.find_run(home, arguments.run)
+        page = report.write_report(folder, report.load_data(folder, arguments.data, home))
+    print(f"report: {page.relative_to(home)}")
 
 
 def _check(arguments: argparse.Namespace) -> Outcome:

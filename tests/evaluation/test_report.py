@@ -5,52 +5,31 @@ import csv
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from conftest import call, one_line
-from digit_recognizer import recipe, runs
 from digit_recognizer.data import dataset, splits
-from digit_recognizer.ensemble.blend import average
 from digit_recognizer.errors import BadInput
-from digit_recognizer.evaluation import report, scores
-from stored_runs import DIGITS, store_run
-
-RECIPE = recipe.load_recipe("quick")
-PIXELS = np.random.default_rng(0).integers(0, 256, (400, 28, 28), dtype=np.uint8)
-DATA = replace(DIGITS, images=PIXELS, test_images=PIXELS[:5])
+from digit_recognizer.evaluation import report
+from pages import DATA, PIXELS, RECIPE, content_of, needs_browser, open_page
+from stored_runs import store_scored_run
 
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
     """The folder of a run with three errors in each set of rows."""
-    folder = store_run(tmp_path, RECIPE, DATA, wrong=3, scores={})
-    split = splits.split(DATA.labels, folds=RECIPE.folds, members=RECIPE.members, holdout=RECIPE.holdout, seed=0)
-    blend = average(dict(enumerate(runs.stored_members(folder, RECIPE.members))), split, rows=len(DATA.labels))
-    for name in ("oof", "holdout", "test"):
-        np.save(folder / f"{name}.npy", getattr(blend, name))
-    content = scores.score_blend(blend, RECIPE, split, DATA).as_json()
-    (folder / "scores.json").write_text(json.dumps(content))
-    return folder
-
-
-def content_of(page: str) -> dict[str, Any]:
-    found = re.search('<script type="application/json" id="content">(.*?)</script>', page, re.S)
-    assert found
-    content: dict[str, Any] = json.loads(found[1])
-    return content
+    return store_scored_run(tmp_path, RECIPE, DATA, wrong=3)
 
 
 def test_page_has_the_errors_with_their_neighbours(stored: Path) -> None:
     page = report.write_report(stored, DATA)
     text = page.read_text(encoding="utf-8")
-    content = content_of(text)
+    content = content_of(page)
     oof, holdout = np.load(stored / "oof.npy"), np.load(stored / "holdout.npy")
     split = splits.split(DATA.labels, folds=RECIPE.folds, members=RECIPE.members, holdout=RECIPE.holdout, seed=0)
     scored = np.flatnonzero(~np.isnan(oof[:, 0]))
@@ -73,7 +52,7 @@ def test_page_has_the_errors_with_their_neighbours(stored: Path) -> None:
 
 def test_sheets_hold_the_images_with_16_levels(stored: Path) -> None:
     place = report.write_report(stored, DATA).parent
-    training = content_of((place / "index.html").read_text())["training"]
+    training = content_of(place / "index.html")["training"]
     with Image.open(place / "training.png") as sheet:
         pixels = 255 - np.asarray(sheet.convert("L"))
     for index, (row, _) in enumerate(training):
@@ -148,7 +127,7 @@ def damage(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("missing", "expected the folder of a run"),
+        ("missing", "run.json"),
         ("unfinished", "the run is incomplete"),
         ("run.json", "run.json"),
         ("scores.json", "scores.json"),
@@ -185,14 +164,11 @@ def test_verb_takes_the_newest_run_and_refuses_unknown_ones(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium")
+@needs_browser
 def test_page_opens_in_a_browser_without_errors(stored: Path, tmp_path: Path) -> None:
     page = report.write_report(stored, DATA)
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
-    command += ["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    errors = len(content_of(page.read_text())["errors"])
-    assert f"{errors} of {errors} errors" in done.stdout
-    assert "5 images, page 1 of 1" in done.stdout
-    assert done.stdout.count("main-svg") >= 3, "three plots"
+    document = open_page(page, tmp_path / "profile")
+    errors = len(content_of(page)["errors"])
+    assert f"{errors} of {errors} errors" in document
+    assert "5 images, page 1 of 1" in document
+    assert document.count("main-svg") >= 3, "three plots"

@@ -80,8 +80,6 @@ def read_run(folder: Path, data: Dataset) -> StoredRun:
     Raises:
         BadInput: there is no such run, it is incomplete, damaged, of another version, or of other data.
     """
-    if not (folder / "run.json").is_file():
-        raise BadInput(f"{folder}: expected the folder of a run", hint=f"`{hints.command('scores')}` lists the runs")
     about = files.read_json(folder / "run.json")
     if not (folder / "scores.json").exists():
         raise BadInput(f"{folder}: the run is incomplete", hint="rerun its command to resume it")
@@ -132,16 +130,25 @@ def find_run(home: Path, name: str | None) -> Path:
         BadInput: there is none, or the name is not that of a folder in ``runs``.
     """
     if name is not None:
-        return home / "runs" / files.safe_name(name, hints.option("run"))
+        folder = home / "runs" / files.safe_name(name, hints.option("run"))
+        if not (folder / "run.json").is_file():
+            raise BadInput(f"{name}: no such run in runs/", hint=f"`{hints.command('scores')}` lists the runs")
+        return folder
     complete = sorted((home / "runs").glob("*/scores.json"), key=lambda path: path.stat().st_mtime)
     if not complete:
         raise BadInput("no complete run in runs/", hint=f"`{hints.command('run')}` starts one")
     return complete[-1].parent
 
 
-def load_data(folder: Path, given: Path | None, home: Path) -> Dataset:
-    """Load the data of a run: ``given``, or where the run read it, or ``data/``."""
-    about = files.read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+def load_data(folder: Path | None, given: Path | None, home: Path) -> Dataset:
+    """Load the data of a run: ``given``, or from where the run read it, or from ``data/``.
+
+    Args:
+        folder: the run's folder; None for any data.
+        given: folder or zip named by the user.
+        home: the folder of ``data`` and ``runs``.
+    """
+    about = files.read_json(folder / "run.json") if folder else {}
     sample = provenance.as_dict(about.get("identity")).get("sample") is True
     source = Path(str(about.get("source", "")))
     if given is None and not sample and source.is_absolute() and source.exists():
@@ -192,10 +199,21 @@ def copy_script(home: Path) -> None:
         files.write_bytes(target, source.read_bytes())
 
 
-def render(run: StoredRun, data: Dataset, place: Path) -> str:
-    """Draw the sheets into ``place`` and return the page."""
+def environment() -> Any:
+    """Return the templates' environment, which escapes all values."""
     import jinja2
 
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(run: StoredRun, data: Dataset, place: Path) -> str:
+    """Draw the sheets into ``place`` and return the page."""
     rows, probabilities, _ = scored_rows(run)
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != data.labels[rows])
     suspects = find_suspects(data.labels[rows], probabilities)
@@ -213,25 +231,22 @@ def render(run: StoredRun, data: Dataset, place: Path) -> str:
         "columns": COLUMNS,
         "figures": {"curves": curves(run), "calibration": calibration(run, data)},
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html").render(
-        run=run,
-        name=run.folder.name,
-        scores=run.scores,
-        content=content,
-        members=describe_members(run, data),
-        facts=describe_run(run, data),
-        confusion=run.scores.confusion.tolist(),
-        script=f"../../{SCRIPT}",
-        suspects=len(suspects),
-        judged=len(rows),
-        cleanlab=importlib.util.find_spec("cleanlab") is not None,
+    return str(
+        environment()
+        .get_template("report.html")
+        .render(
+            run=run,
+            name=run.folder.name,
+            scores=run.scores,
+            content=content,
+            members=describe_members(run, data),
+            facts=describe_run(run, data),
+            confusion=run.scores.confusion.tolist(),
+            script=f"../../{SCRIPT}",
+            suspects=len(suspects),
+            judged=len(rows),
+            cleanlab=importlib.util.find_spec("cleanlab") is not None,
+        )
     )
 
 

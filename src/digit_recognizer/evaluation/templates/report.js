@@ -1,37 +1,4 @@
-"use strict";
-const content = JSON.parse(document.getElementById("content").textContent);
-const SIDE = 28;
 const PAGE = 120;
-
-// The image sheets. A canvas that is drawn before its sheet has arrived is drawn again when it arrives.
-const sheets = {};
-for (const name of ["training", "test"]) {
-  const sheet = { image: new Image(), waiting: [] };
-  sheet.image.onload = () => { sheet.waiting.forEach((draw) => draw()); sheet.waiting = []; };
-  sheet.image.src = `${name}.png`;
-  sheets[name] = sheet;
-}
-
-function digitImage(name, index, size) {
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = size;
-  canvas.setAttribute("aria-hidden", "true");
-  const sheet = sheets[name];
-  const draw = () => {
-    const x = (index % content.columns) * SIDE;
-    const y = Math.floor(index / content.columns) * SIDE;
-    canvas.getContext("2d").drawImage(sheet.image, x, y, SIDE, SIDE, 0, 0, size, size);
-  };
-  if (sheet.image.complete && sheet.image.naturalWidth) draw(); else sheet.waiting.push(draw);
-  return canvas;
-}
-
-function element(tag, text, className) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
 
 const percent = (value) => `${(100 * value).toFixed(value < 0.995 ? 0 : 1)} %`;
 const ranked = (probabilities) => probabilities.map((value, digit) => [value, digit]).sort((a, b) => b[0] - a[0]);
@@ -126,15 +93,7 @@ for (const form of [errorForm, testForm]) form.addEventListener("submit", (event
 
 // Plots
 function drawPlots() {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
-  const axis = { gridcolor: colour("line"), zeroline: false, automargin: true };
-  const layout = (title, changes) => ({
-    title: { text: title, font: { size: 15 } },
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("ink") },
-    margin: { l: 56, r: 12, t: 40, b: 44 }, showlegend: false, hovermode: "closest", ...changes,
-  });
-  const options = { responsive: true, displaylogo: false, displayModeBar: false };
+  const { colour, axis, layout, options } = plotStyle();
   const members = content.figures.curves;
   for (const [id, title, training, validation, format] of [
     ["plot-loss", "loss (cross-entropy)", "loss", "valLoss", "~g"],
@@ -172,12 +131,4 @@ function drawPlots() {
 
 showErrors();
 showTest();
-if (window.Plotly) {
-  drawPlots();
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawPlots);
-} else {
-  for (const plot of document.querySelectorAll(".plot")) {
-    plot.textContent = "The plot needs plotly.min.js, in the folder of runs beside this run.";
-    plot.style.minHeight = "auto";
-  }
-}
+keepPlotsDrawn(drawPlots);
