@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from digit_recognizer.training import trainer
 
 PREDICT_SHARE = 0.45  # time to predict an image / time to train on one
-FINAL_SECONDS = 3.0  # seconds to blend, score, write, check and draw
+FINAL_SECONDS = 6.0  # seconds to blend, score, write, check and draw, and to write the report
 MARGIN = 0.05  # fraction of the time left that is kept free, because the pace varies
 
 
