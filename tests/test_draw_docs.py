@@ -28,10 +28,12 @@ def write_run(folder: Path, *, sample: bool) -> Path:
     """A run's folder with what the pictures are drawn from."""
     (folder / "members" / "00").mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"identity": {"sample": sample}}))
+    scores = {"confusion": np.eye(10, dtype=int).tolist(), "holdout": {"errors": 0, "rows": 10}}
+    (folder / "members" / "00" / "member.json").write_text(json.dumps({"best_epoch": 3, "fold_rows": 5}))
     curve = [0.9, 0.5, 0.2]
     history = dict.fromkeys(("loss", "val_loss", "accuracy", "val_accuracy"), curve)
     (folder / "members" / "00" / "history.json").write_text(json.dumps(history))
-    (folder / "scores.json").write_text(json.dumps({"confusion": np.eye(10, dtype=int).tolist()}))
+    (folder / "scores.json").write_text(json.dumps(scores))
     np.save(folder / "test.npy", np.random.default_rng(0).dirichlet(np.ones(10), TEST_ROWS).astype(np.float32))
     return folder
 

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from digit_recognizer.data import dataset
 from digit_recognizer.evaluation import plots
-from digit_recognizer.evaluation.scores import Scores
 from digit_recognizer.recipe import PREPROCESSING, load_recipe
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -42,13 +41,15 @@ def main(words: list[str] | None = None) -> int:
     run = given.run or given.sample_run
     with tempfile.TemporaryDirectory() as empty:
         digits = dataset.load(None, default=Path(empty) / "data", cache=Path(empty) / "cache")
-    scores = Scores.from_json(json.loads((run / "scores.json").read_text()))
+    scores = json.loads((run / "scores.json").read_text())
     save("predictions", draw_predictions(digits.test_images, np.load(given.sample_run / "test.npy")))
     records = {path.parent: json.loads(path.read_text()) for path in sorted(run.glob("members/*/member.json"))}
     best_epochs = {folder: record["best_epoch"] for folder, record in records.items() if record["fold_rows"]}
     histories = [json.loads((folder / "history.json").read_text()) for folder in best_epochs]
     save("history", plots.plot_history(histories, tuple(best_epochs.values())))
-    save("confusion", plots.plot_confusion(scores.confusion, f"holdout: {(scores.holdout or scores.oof).wrong_rows}"))
+    holdout = scores["holdout"]
+    title = f"holdout: {holdout['errors']:,} of {holdout['rows']:,} rows wrong"
+    save("confusion", plots.plot_confusion(np.array(scores["confusion"]), title))
     slanted = np.array([slant(image) for image in digits.images])
     examples = digits.images[[np.where(digits.labels == digit, slanted, -1).argmax() for digit in range(10)]]
     save("preprocessing", draw_rows(preprocessed(examples[[1, 2, 4, 7, 9]])))
