@@ -15,7 +15,7 @@ from digit_recognizer import recipe
 from stored_runs import DIGITS
 
 RECIPE = recipe.load_recipe("quick")
-PIXELS = np.random.default_rng(0).integers(0, 256, (400, 28, 28), dtype=np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (600, 28, 28), dtype=np.uint8)
 DATA = replace(DIGITS, images=PIXELS, test_images=PIXELS[:5])
 needs_browser = pytest.mark.skipif(
     not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium"

@@ -16,8 +16,8 @@ from digit_recognizer.evaluation.scores import score_blend
 from digit_recognizer.recipe import Recipe
 
 DIGITS = Dataset(
-    images=np.zeros((400, 28, 28), np.uint8),
-    labels=np.arange(400, dtype=np.uint8) % 10,
+    images=np.zeros((600, 28, 28), np.uint8),
+    labels=np.arange(600).astype(np.uint8) % 10,
     test_images=np.zeros((5, 28, 28), np.uint8),
     source=Path("files"),
     sample=True,

@@ -147,7 +147,7 @@ def test_formats_of_spreadsheets_and_older_versions_are_read(text: str, tmp_path
 
 def test_ledger_of_the_repository_is_read(tmp_path: Path) -> None:
     rows = ledger.read(ROOT / "submissions")
-    assert {"standard-20261122-104359", "best-20261122-105003"} <= {row.run for row in rows}
+    assert {"standard-20261125-151702", "quick-20261125-142523"} <= {row.run for row in rows}
 
 
 def test_only_the_run_column_is_required(tmp_path: Path) -> None:

@@ -82,5 +82,5 @@ def test_notebook_runs_to_its_last_cell(tmp_path: Path) -> None:
     client.execute(env=os.environ | environment)
     printed = "".join(output.get("text", "") for output in notebook.cells[-3].outputs)
     assert re.search("submissions/quick-[0-9-]+.csv", printed)
-    assert ["image/png" in output["data"] for output in notebook.cells[-1].outputs] == [True] * 3
+    assert ["image/png" in output["data"] for output in notebook.cells[-1].outputs] == [True] * 4
     assert submission.check(working / "submission.csv", 359) == []
