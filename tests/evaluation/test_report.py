@@ -146,6 +146,37 @@ def test_run_that_cannot_be_read_is_refused_and_nothing_is_written(name: str, me
     assert not list(stored.parent.glob("**/.report-*"))
 
 
+@pytest.mark.parametrize(
+    ("sample", "exists", "given", "loaded"),
+    [
+        (False, True, None, "digits.zip"),
+        (False, False, None, None),
+        (False, True, "other.zip", "other.zip"),
+        (True, True, None, None),
+    ],
+)
+def test_data_are_loaded_from_where_the_run_read_them(
+    sample: bool,
+    exists: bool,
+    given: str | None,
+    loaded: str | None,
+    stored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    about = json.loads((stored / "run.json").read_text())
+    about |= {"source": "digits.zip", "identity": about["identity"] | {"sample": sample}}
+    (stored / "run.json").write_text(json.dumps(about))
+    if exists:
+        (tmp_path / "digits.zip").touch()
+    calls = []
+    monkeypatch.setattr(dataset, "load", lambda given, *, default, cache: calls.append((given, default.name)))
+    report.load_data(stored, Path(given) if given else None, tmp_path)
+    ((path, default),) = calls
+    assert (path and path.name) == loaded
+    assert default == ("no-data" if sample else "data")
+
+
 def test_run_of_other_data_is_refused(stored: Path) -> None:
     with pytest.raises(BadInput, match="trained on other data"):
         report.write_report(stored, replace(DATA, fingerprint="1" * 16))

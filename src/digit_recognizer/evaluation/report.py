@@ -39,7 +39,7 @@ SIDE = 28  # pixels of an image
 COLUMNS = 175  # images in a line of a sheet
 NEIGHBOURS = 3
 SUSPECTS = 60  # suspected labels shown on the page; the CSV has more
-BINS = 10  # of the calibration plot
+CONFIDENCES = (0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.000001)  # edges of the calibration's bins
 
 Images = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.intp]
@@ -150,9 +150,9 @@ def load_data(folder: Path | None, given: Path | None, home: Path) -> Dataset:
     """
     about = files.read_json(folder / "run.json") if folder else {}
     sample = provenance.as_dict(about.get("identity")).get("sample") is True
-    source = Path(str(about.get("source", "")))
-    if given is None and not sample and source.is_absolute() and source.exists():
-        given = source
+    source = str(about.get("source") or "")
+    if given is None and not sample and source and (home / source).exists():
+        given = home / source
     default = home / "runs" / "cache" / "no-data" if sample else home / "data"
     return dataset.load(given, default=default, cache=home / "runs" / "cache")
 
@@ -385,9 +385,8 @@ def calibration(run: StoredRun, data: Dataset) -> list[dict[str, Any]]:
     rows, probabilities, _ = scored_rows(run)
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == data.labels[rows]
-    edges = np.array([0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.000001])
     bins = []
-    for low, high in itertools.pairwise(edges):
+    for low, high in itertools.pairwise(CONFIDENCES):
         inside = (confidence >= low) & (confidence < high)
         if count := int(inside.sum()):
             score = metrics.score(int((~correct[inside]).sum()), count)
