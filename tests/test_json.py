@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,17 @@ def test_failure_is_a_document_with_error_and_hint(words: list[str], tmp_path: P
     document = parsed(done)
     assert set(document) == {"error", "hint"}
     assert document["error"] in done.stderr
+
+
+def test_unexpected_failure_is_a_document_too(tmp_path: Path) -> None:
+    code = (
+        "from digit_recognizer import cli; from digit_recognizer.kaggle import sync\n"
+        "def fail(home): raise RuntimeError('broken')\n"
+        "sync.scores = fail; raise SystemExit(cli.main(['scores', '--json']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert parsed(done) == {"error": "internal error: RuntimeError: broken", "hint": ""}
 
 
 def test_verbs_without_a_document_refuse_the_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,7 +154,10 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) ->
         report = _write_report(traceback.format_exc())
         # An OSError (a full disk, a folder without permission) is not a defect of the program.
         kind = "" if isinstance(error, OSError) else f"internal error: {type(error).__name__}: "
-        print(f"error: {kind}{printable(' '.join(str(error).split()))}{report}", file=sys.stderr)
+        message = f"{kind}{' '.join(str(error).split())}"
+        print(f"error: {printable(message)}{report}", file=sys.stderr)
+        if _wants_json(arguments):
+            _print_json({"error": message, "hint": ""})
         return 1
 
 

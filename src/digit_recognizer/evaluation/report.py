@@ -27,6 +27,7 @@ from digit_recognizer.console import format_duration
 from digit_recognizer.data import dataset, splits
 from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.data.splits import Split
+from digit_recognizer.ensemble.blend import count_errors
 from digit_recognizer.ensemble.members import Member, Probabilities
 from digit_recognizer.errors import BadInput, printable
 from digit_recognizer.evaluation import metrics
@@ -235,7 +236,6 @@ def render(run: StoredRun, data: Dataset, place: Path) -> str:
         environment()
         .get_template("report.html")
         .render(
-            run=run,
             name=run.folder.name,
             scores=run.scores,
             content=content,
@@ -366,7 +366,6 @@ def curves(run: StoredRun) -> list[dict[str, Any]]:
         {
             "name": f"member {index + 1}, {member.record.get('preprocessing', '')}".rstrip(", "),
             "checkpoint": member.record["best_epoch"],
-            "validated": "val_loss" in member.history,
             "loss": _rounded(member.history["loss"]),
             "errors": _rounded(1 - value for value in member.history["accuracy"]),
             "valLoss": _rounded(member.history.get("val_loss", ())),
@@ -412,15 +411,11 @@ def describe_members(run: StoredRun, data: Dataset) -> list[dict[str, Any]]:
         scored = index in holdout
         alone = without = None
         if scored and len(labels):
-            alone = _errors(holdout[index], labels)
-            without = _errors(np.mean(others, axis=0), labels) if others else None
+            alone = count_errors(labels, holdout[index])
+            without = count_errors(labels, np.mean(others, axis=0)) if others else None
         agreement = float((member.probabilities["test"].argmax(axis=1) == predicted).mean())
         rows.append({"record": member.record, "scored": scored, "alone": alone, "without": without, "same": agreement})
     return rows
-
-
-def _errors(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.uint8]) -> int:
-    return int((probabilities.argmax(axis=1) != labels).sum())
 
 
 def describe_run(run: StoredRun, data: Dataset) -> Sequence[tuple[str, str]]:
