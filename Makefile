@@ -16,6 +16,7 @@ override OPTIONS_data := FORCE
 override OPTIONS_run := DATA RECIPE BUDGET $(SETTINGS) TENSORBOARD
 override OPTIONS_scores := JSON
 override OPTIONS_report := RUN ALL DATA
+override OPTIONS_demo := RUN
 override OPTIONS_check := FILE ROWS JSON
 override OPTIONS_submit := FILE RUN MESSAGE WAIT YES FORCE NO_WAIT
 override OPTIONS_compare := DATA RECIPES SEEDS JSON
@@ -27,7 +28,7 @@ override OPTIONS_test := FAST
 override FORMER_VIEW := PREPROCESSING
 override FORMER_NEIGHBOURS := KNN_WEIGHT
 
-override PACKAGE_VERBS := doctor data run scores report check submit compare tune notebook kernel push status logs output bench
+override PACKAGE_VERBS := doctor data run scores report demo check submit compare tune notebook kernel push status logs output bench
 override VERBS := help setup $(PACKAGE_VERBS) test lint image clean
 override options_of = $(OPTIONS_$(1)) $(if $(filter $(1),$(PACKAGE_VERBS)),HELP)
 override KNOWN := $(sort $(foreach verb,$(VERBS),$(call options_of,$(verb))))
@@ -100,6 +101,7 @@ data: .venv/run.stamp ## download the competition's files into data/
 run: .venv/$(if $(call is_yes,TENSORBOARD),tensorboard,run).stamp ## train an ensemble, score it, write and check a submission
 scores: .venv/run.stamp ## list all runs with their expected and public scores
 report: .venv/run.stamp ## write a page with scores, curves and errors of a run
+demo: .venv/demo.stamp ## open a page that predicts the digits that you draw on it
 check: .venv/run.stamp ## check a submission file and name every fault by line
 submit: .venv/run.stamp ## send a submission to Kaggle and wait for its score
 compare: .venv/run.stamp ## train several recipes on the same rows and compare them
@@ -153,10 +155,11 @@ clean:
 
 # A stamp depends on its requirements file, named first, and on the files that it includes: base.txt through run.stamp.
 .venv/tune.stamp: requirements/tune.txt
+.venv/demo.stamp: requirements/demo.txt
 .venv/notebook.stamp: requirements/notebook.txt
 .venv/tensorboard.stamp: requirements/tensorboard.txt
-.venv/test.stamp: requirements/dev.txt requirements/labels.txt requirements/tune.txt requirements/tensorboard.txt
-.venv/tune.stamp .venv/notebook.stamp .venv/tensorboard.stamp .venv/test.stamp: .venv/run.stamp
+.venv/test.stamp: requirements/dev.txt requirements/demo.txt requirements/labels.txt requirements/tune.txt requirements/tensorboard.txt
+.venv/tune.stamp .venv/demo.stamp .venv/notebook.stamp .venv/tensorboard.stamp .venv/test.stamp: .venv/run.stamp
 	@$(PY) tools/setup_venv.py .venv $(firstword $(filter %.txt,$^))
 	@touch $@
 

@@ -43,6 +43,7 @@ def main(config: runs.RunConfig) -> None:
         full_members=recipe.full_members,
     )
     run = runs.begin(home / "runs", recipe, data)
+    run.end_stage("reading data", start=config.started)
     print(f"run: runs/{run.name}{', resumed' if run.resumed else ''}", flush=True)
     file, rows = home / "submissions" / f"{run.name}.csv", len(data.labels)
 
@@ -59,10 +60,13 @@ def main(config: runs.RunConfig) -> None:
         tensorboard=config.tensorboard,
         after_each=lambda so_far: save(average(so_far, split, rows=rows)),
     )
+    run.end_stage("training")
     blend = rerank_blend(average(members, split, rows=rows), recipe, data, split, deadline=config.deadline)
     save(blend)
+    run.end_stage("re-ranking")
     scores = score_blend(blend, recipe, split, data)
     ledger.record(home / "submissions", ledger.of_run(run, scores, file))
+    run.end_stage("scoring")
     run.finish({"sample": data.sample, **scores.as_json()})
 
     print(scores)

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, outside_make
 from digit_recognizer import cli, recipe
 
-STAMPS = [word for name in ("run", "tune", "test", "notebook") for word in ("-o", f".venv/{name}.stamp")]
+STAMPS = [word for name in ("run", "demo", "tune", "test", "notebook") for word in ("-o", f".venv/{name}.stamp")]
 
 
 def make(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -217,7 +217,7 @@ def checkout(tmp_path: Path) -> Path:
     (folder / "tools").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", folder)
     (folder / "requirements").mkdir()
-    for name in ("base", "labels", "tune", "tensorboard", "notebook", "dev"):
+    for name in ("base", "demo", "labels", "tune", "tensorboard", "notebook", "dev"):
         (folder / "requirements" / f"{name}.txt").touch()
     (folder / "pyproject.toml").touch()
     (folder / "tools" / "setup_venv.py").write_text(
@@ -245,7 +245,12 @@ def sets_up(folder: Path, target: str = "setup") -> list[str]:
 
 @pytest.mark.parametrize(
     ("stamp", "name", "included"),
-    [("tune", "tune", []), ("notebook", "notebook", []), ("test", "dev", ["labels", "tune", "tensorboard"])],
+    [
+        ("tune", "tune", []),
+        ("demo", "demo", []),
+        ("notebook", "notebook", []),
+        ("test", "dev", ["demo", "labels", "tune", "tensorboard"]),
+    ],
 )
 def test_changed_requirements_are_installed(checkout: Path, stamp: str, name: str, included: list[str]) -> None:
     target = f".venv/{stamp}.stamp"

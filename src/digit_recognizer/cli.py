@@ -23,6 +23,7 @@ USER_VERBS = {
     "run": "train an ensemble, score it, write and check a submission",
     "scores": "list all runs with their expected and public scores",
     "report": "write a page with scores, curves and errors of a run",
+    "demo": "open a page that predicts the digits that you draw on it",
     "check": "check a submission file and name every fault by line",
     "submit": "send a submission to Kaggle and wait for its score",
     "compare": "train several recipes on the same rows and compare them",
@@ -94,6 +95,9 @@ def build_parser() -> command_line.Parser:
         "--all", action="store_true", help="write a page of all runs instead, which compares two of them"
     )
     run_options.add_data_option(report)
+
+    demo = add("demo", _demo, "nothing was changed", run="standard-20260102-030405")
+    demo.add_argument("--run", metavar="NAME", help="the run (default: the newest complete one)")
 
     check = add("check", _check, "nothing was changed", file="submissions/quick-20260102-030405.csv")
     check.add_argument(
@@ -233,17 +237,24 @@ def _scores(arguments: argparse.Namespace) -> Outcome:
 
 
 def _report(arguments: argparse.Namespace) -> None:
+    from digit_recognizer import runs
     from digit_recognizer.evaluation import report, runs_report
 
     home, newest = Path.cwd(), None
     if arguments.all:
         with suppress(BadInput):  # the table needs no complete run
-            newest = report.find_run(home, None)
+            newest = runs.find_run(home, None)
         page = runs_report.write_index(home, report.load_data(newest, arguments.data, home))
     else:
-        folder = report.find_run(home, arguments.run)
+        folder = runs.find_run(home, arguments.run)
         page = report.write_report(folder, report.load_data(folder, arguments.data, home))
     print(f"report: {page.relative_to(home)}")
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from digit_recognizer import demo
+
+    demo.serve(Path.cwd(), arguments.run, open_browser=sys.stdout.isatty())
 
 
 def _check(arguments: argparse.Namespace) -> Outcome:

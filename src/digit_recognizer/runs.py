@@ -35,6 +35,7 @@ from digit_recognizer.errors import BadInput, printable
 from digit_recognizer.evaluation import plots
 from digit_recognizer.evaluation.scores import Scores
 from digit_recognizer.recipe import Recipe
+from digit_recognizer.training import devices
 
 TIME_SUFFIX = re.compile(r"-\d{8}-\d{6}(-\d+)?$")  # the end of a run's name: its start time
 
@@ -96,6 +97,8 @@ class Run:
 
     def __init__(self, folder: Path, identity: dict[str, Any], lock: files.Lock, *, resumed: bool) -> None:
         self.folder, self.identity, self.resumed, self._lock = folder, identity, resumed, lock
+        self._stages: list[dict[str, Any]] = []
+        self._stage_start = time.monotonic()
 
     @property
     def name(self) -> str:
@@ -104,7 +107,7 @@ class Run:
 
     def member(self, index: int) -> Path:
         """Return the folder of member ``index``, counted from 0."""
-        return _member_folder(self.folder, index)
+        return member_folder(self.folder, index)
 
     def owner(self, index: int) -> str:
         """Return the digest that marks the files of member ``index``."""
@@ -116,9 +119,21 @@ class Run:
             with files.replacing(self.folder / f"{name}.npy") as part, part.open("wb") as out:
                 np.save(out, getattr(blend, name))
 
+    def end_stage(self, name: str, start: float | None = None) -> None:
+        """Record the time and memory of the stage of this process that ends now.
+
+        Args:
+            name: what was done since ``start``.
+            start: a time of ``time.monotonic``; None for the end of the stage before, or the beginning of the run.
+        """
+        now = time.monotonic()
+        seconds = now - (self._stage_start if start is None else start)
+        self._stages.append({"stage": name, "seconds": seconds, "peak_memory": devices.peak_memory()})
+        self._stage_start = now
+
     def finish(self, scores: dict[str, Any]) -> None:
         """Write the scores, which makes the run complete, and release the lock."""
-        files.write_json(self.folder / "scores.json", scores)
+        files.write_json(self.folder / "scores.json", scores | {"stages": self._stages})
         self._lock.close()
 
 
@@ -176,20 +191,79 @@ def complete_runs(home: Path, recipe: Recipe, data: Dataset) -> Iterator[Path]:
             continue
         try:
             files.read_json(scores)
-            stored = stored_members(scores.parent, recipe.members)
+            stored = stored_members(scores.parent, recipe.members).values()
         except BadInput:
             continue
         if all(member.complete(recipe) for member in stored):
             yield scores.parent
 
 
-def stored_members(folder: Path, count: int) -> list[Member]:
-    """Read the first ``count`` members of a run; ``BadInput`` if one is missing, damaged or of another run."""
+def find_run(home: Path, name: str | None) -> Path:
+    """Return the folder of the run ``name``, or of the newest complete run.
+
+    Args:
+        home: the folder of ``runs``.
+        name: the name of a run; None for the newest complete one.
+
+    Raises:
+        BadInput: there is none, or the name is not that of a folder in ``runs``.
+    """
+    if name is not None:
+        folder = home / "runs" / files.safe_name(name, hints.option("run"))
+        if not (folder / "run.json").is_file():
+            raise BadInput(f"{name}: no such run in runs/", hint=f"`{hints.command('scores')}` lists the runs")
+        return folder
+    complete = complete_folders(home)
+    if not complete:
+        raise BadInput("no complete run in runs/", hint=f"`{hints.command('run')}` starts one")
+    return complete[0]
+
+
+def complete_folders(home: Path) -> list[Path]:
+    """Return the folders of all complete runs in ``home/runs``, the newest first."""
+    scores = sorted((home / "runs").glob("*/scores.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent for path in scores]
+
+
+def check_complete(folder: Path) -> None:
+    """Raise ``BadInput`` unless ``folder`` is that of a complete run."""
+    files.read_json(folder / "run.json")
+    if not (folder / "scores.json").exists():
+        raise BadInput(f"{folder}: the run is incomplete", hint="rerun its command to resume it")
+
+
+def stored_recipe(folder: Path) -> Recipe:
+    """Return the recipe of a stored run; ``BadInput`` if its ``run.json`` is missing, damaged or of another version."""
+    try:
+        return Recipe(**files.read_json(folder / "run.json")["identity"]["recipe"])
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"{folder}: of another version: {error!r}", hint="train the recipe again") from None
+
+
+def stored_members(folder: Path, count: int | None = None) -> dict[int, Member]:
+    """Read the members of a run: index → member.
+
+    Args:
+        folder: the run's folder.
+        count: read the first ``count`` members; None for all that were completely written.
+
+    Raises:
+        BadInput: a member is missing, damaged or of another run.
+    """
     identity = _stored_identity(folder)
-    return [
-        members.read_member(_member_folder(folder, index), provenance.member_owner(identity, index))
-        for index in range(count)
-    ]
+    if count is None:
+        indices = sorted(int(path.parent.name) for path in folder.glob(f"members/[0-9]*/{members.RECORD}"))
+    else:
+        indices = list(range(count))
+    return {
+        index: members.read_member(member_folder(folder, index), provenance.member_owner(identity, index))
+        for index in indices
+    }
+
+
+def member_folder(folder: Path, index: int) -> Path:
+    """Return the folder of member ``index``, counted from 0, of the run in ``folder``."""
+    return folder / "members" / f"{index:02}"
 
 
 def restore_submission(folder: Path, file: Path, copy_to: Path | None) -> None:
@@ -263,10 +337,6 @@ def _resume(folder: Path, identity: dict[str, Any]) -> Run | None:
         with suppress(OSError):
             part.unlink()
     return Run(folder, identity, lock, resumed=True)
-
-
-def _member_folder(folder: Path, index: int) -> Path:
-    return folder / "members" / f"{index:02}"
 
 
 def _new_folder(home: Path, name: str) -> Path:

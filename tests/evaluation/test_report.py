@@ -2,21 +2,24 @@
 
 import base64
 import csv
+import io
 import json
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Page
 
 from conftest import call, one_line
 from digit_recognizer.data import dataset, splits
 from digit_recognizer.errors import BadInput
 from digit_recognizer.evaluation import report
-from pages import DATA, PIXELS, RECIPE, content_of, needs_browser, open_page
+from pages import DATA, PIXELS, RECIPE, browsing, content_of, needs_browser, serious_faults, wait_for_plots
 from stored_runs import store_scored_run
 
 
@@ -194,12 +197,124 @@ def test_verb_takes_the_newest_run_and_refuses_unknown_ones(
     assert call("report", "--run", "quick-1", cwd=tmp_path).returncode == 2
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run with 28,000 test images, with many probabilities and 40 errors in each set of rows."""
+    home = tmp_path_factory.mktemp("large")
+    digits = replace(DATA, test_images=np.tile(PIXELS // 4, (47, 1, 1))[:28_000])
+    folder = store_scored_run(home, RECIPE, digits, wrong=40)
+    probabilities = np.random.default_rng(1).dirichlet(np.full(10, 0.05), 28_000).astype(np.float32)
+    np.save(folder / "test.npy", probabilities)
+    return report.write_report(folder, digits)
+
+
+def shown(page: Page, where: str) -> list[str]:
+    return page.locator(f"#{where} .prediction").all_inner_texts()
+
+
 @pytest.mark.slow
 @needs_browser
-def test_page_opens_in_a_browser_without_errors(stored: Path, tmp_path: Path) -> None:
-    page = report.write_report(stored, DATA)
-    document = open_page(page, tmp_path / "profile")
-    errors = len(content_of(page)["errors"])
-    assert f"{errors} of {errors} errors" in document
-    assert "5 images, page 1 of 1" in document
-    assert document.count("main-svg") >= 3, "three plots"
+def test_page_opens_with_all_its_parts(large: Path) -> None:
+    with browsing(large.as_uri()) as page:
+        wait_for_plots(page, 3)
+        errors = len(content_of(large)["errors"])
+        assert page.inner_text("#error-count") == f"{errors} of {errors} errors"
+        assert len(shown(page, "error-list")) == errors > 40
+        assert page.inner_text("#test-count") == "28,000 images, page 1 of 234"
+        assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+        with Image.open(io.BytesIO(page.locator("#test-list canvas").first.screenshot())) as image:
+            assert len(image.convert("L").getcolors() or ()) > 5, "the image is drawn"
+
+
+@pytest.mark.slow
+@needs_browser
+def test_errors_are_filtered_and_sorted(large: Path) -> None:
+    errors = content_of(large)["errors"]
+    pairs = Counter((error["label"], int(np.argmax(error["probabilities"]))) for error in errors)
+    with browsing(large.as_uri()) as page:
+        for kind in ("holdout", "out-of-fold"):
+            page.select_option("#error-controls [name=kind]", kind)
+            expected = sum(error["kind"] == kind for error in errors)
+            assert page.inner_text("#error-count") == f"{expected} of {len(errors)} errors"
+        page.select_option("#error-controls [name=kind]", "")
+        page.select_option("#error-controls [name=label]", "3")
+        assert len(shown(page, "error-list")) == sum(count for (label, _), count in pairs.items() if label == 3)
+        page.select_option("#error-controls [name=label]", "all")
+        page.select_option("#error-controls [name=sort]", "pair")
+        assert shown(page, "error-list") == sorted(shown(page, "error-list"))
+        for sort, reverse in (("confident", True), ("unsure", False)):
+            page.select_option("#error-controls [name=sort]", sort)
+            texts = page.locator("#error-list li > p:nth-of-type(2)").all_inner_texts()
+            confidences = [float(re.findall(r": ([\d.]+) %", text)[0]) for text in texts]
+            assert confidences == sorted(confidences, reverse=reverse)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_cell_of_the_matrix_leads_to_its_errors(large: Path) -> None:
+    with browsing(large.as_uri()) as page:
+        cell = page.locator(".matrix a").first
+        label, predicted = cell.get_attribute("data-label"), cell.get_attribute("data-predicted")
+        count = int(cell.inner_text())
+        cell.focus()
+        page.keyboard.press("Enter")
+        assert page.url.endswith("#errors")
+        assert shown(page, "error-list") == [f"label {label}, predicted {predicted}"] * count
+
+
+@pytest.mark.slow
+@needs_browser
+def test_test_images_are_filtered_and_paged(large: Path) -> None:
+    probabilities = np.load(large.parents[1] / "test.npy")
+    digits, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    ids = "#test-list li p:last-child"
+    with browsing(large.as_uri()) as page:
+        assert page.locator(ids).first.inner_text() == f"id {confidence.argmin() + 1}"
+        page.select_option("#test-controls [name=sort]", "id")
+        page.click("#next")
+        assert page.locator(ids).all_inner_texts() == [f"id {number}" for number in range(121, 241)]
+        assert page.inner_text("#test-count") == "28,000 images, page 2 of 234"
+        page.click("#previous")
+        assert page.is_disabled("#previous")
+        page.select_option("#test-controls [name=digit]", "7")
+        page.select_option("#test-controls [name=below]", "0.5")
+        expected = np.flatnonzero((digits == 7) & (confidence < 0.5))
+        assert page.inner_text("#test-count").startswith(f"{len(expected):,} images, page 1 of")
+        assert page.locator(ids).first.inner_text() == f"id {expected[0] + 1}"
+        assert {text[0] for text in shown(page, "test-list")} == {"7"}
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (400, True)])
+def test_page_is_accessible_and_fits(width: int, dark: bool, large: Path) -> None:
+    with browsing(large.as_uri(), width=width, dark=dark) as page:
+        wait_for_plots(page, 3)
+        assert serious_faults(page) == []
+        assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the scores"
+
+
+@pytest.mark.slow
+@needs_browser
+def test_foreign_text_stays_text_in_a_browser(tmp_path: Path) -> None:
+    attack = "</script><img src=x onerror=\"document.title='attacked'\">"
+    folder = store_scored_run(tmp_path, replace(RECIPE, name="a<b>c"), DATA, wrong=3)
+    about = json.loads((folder / "run.json").read_text())
+    about["machine"]["processor"] = about["commit"] = about["began"] = attack
+    (folder / "run.json").write_text(json.dumps(about))
+    with browsing(report.write_report(folder, DATA).as_uri()) as page:
+        assert page.title() == folder.name
+        assert page.locator("img").count() == 0
+        assert attack in page.inner_text("dl")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_missing_plot_script_is_named(stored: Path) -> None:
+    page_file = report.write_report(stored, DATA)
+    (stored.parent / report.SCRIPT).unlink()
+    with browsing(page_file.as_uri(), expected_error="ERR_FILE_NOT_FOUND") as page:
+        page.wait_for_function("document.querySelector('.plot').textContent.includes('needs plotly.min.js')")
+        assert page.inner_text("#test-count") == "5 images, page 1 of 1"

@@ -15,7 +15,7 @@ from digit_recognizer.data import dataset
 from digit_recognizer.errors import BadInput
 from digit_recognizer.evaluation import report, runs_report
 from digit_recognizer.ledger import Row
-from pages import DATA, RECIPE, content_of, needs_browser, open_page
+from pages import DATA, RECIPE, browsing, content_of, needs_browser, serious_faults, wait_for_plots
 from stored_runs import store_scored_run
 
 
@@ -77,17 +77,26 @@ def test_verb_writes_the_page_of_all_runs(home: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 @needs_browser
-def test_two_runs_are_compared_in_a_browser(home: Path, tmp_path: Path) -> None:
+def test_two_runs_are_compared_in_a_browser(home: Path) -> None:
     page = runs_report.write_index(home, DATA)
-    found = re.search(
-        r"(\d+) common rows: (\d+) wrong in the first run alone, (\d+) in the second alone, (\d+) in both; p = (.+?) ",
-        open_page(page, tmp_path / "profile"),
+    pattern = (
+        r"(\d+) common rows: (\d+) wrong in the first run alone, (\d+) in the second alone, (\d+) in both; p = (.+?) "
     )
-    assert found
+    with browsing(page.as_uri(), width=400, dark=True) as opened:
+        wait_for_plots(opened, 1)
+        opened.wait_for_function("document.querySelector('#compare-result').textContent")
+        found = re.search(pattern, opened.inner_text("#compare-result"))
+        assert found
+        digits = opened.locator("#compare-list li").count()
+        assert serious_faults(opened) == []
+        opened.select_option("#compare-controls [name=second]", index=0)
+        assert re.search(pattern, opened.inner_text("#compare-result"))[5] == "1.00"
+        assert opened.locator("#compare-list li").count() == 0
     names = [run["run"] for run in content_of(page)["runs"][:2]]
     first, second = (scored_digits(page.parent / "runs" / f"{name}.js") for name in names)
     common = (first != runs_report.UNSCORED) & (second != runs_report.UNSCORED)
-    wrong, also_wrong = ((digits != DATA.labels) & common for digits in (first, second))
+    assert digits == (common & (first != second)).sum()
+    wrong, also_wrong = ((predicted != DATA.labels) & common for predicted in (first, second))
     counts = [common.sum(), (wrong & ~also_wrong).sum(), (also_wrong & ~wrong).sum(), (wrong & also_wrong).sum()]
     assert [int(count) for count in found.groups()[:4]] == [int(count) for count in counts]
     assert float(found[5]) == pytest.approx(binomtest(int(counts[1]), int(counts[1] + counts[2])).pvalue, abs=0.006)

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from digit_recognizer import files
 from digit_recognizer.data import csv_reader, sources
@@ -28,14 +29,10 @@ def write_sample(folder: Path) -> None:
     with suppress(OSError, BadInput):
         if (folder / SAMPLE_MARK).read_bytes() == mark():
             return
-    from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    large = zoom(digits.images * (255 / 16), (1, 2.5, 2.5), order=3, grid_mode=True, mode="nearest")
-    pixels = np.pad(large.clip(0, 255).round().astype(np.uint8), ((0, 0), (4, 4), (4, 4))).reshape(
-        -1, csv_reader.SIDE * csv_reader.SIDE
-    )
+    pixels = enlarge(digits.images).reshape(-1, csv_reader.SIDE * csv_reader.SIDE)
     in_test = np.arange(len(pixels)) % 5 == 4
     files.write_bytes(
         folder / SAMPLE_MARK, note.encode()
@@ -49,3 +46,18 @@ def write_sample(folder: Path) -> None:
         np.savetxt(text, rows, fmt="%d", delimiter=",")
         files.write_bytes(paths[name], text.getvalue().encode())
     files.write_bytes(folder / SAMPLE_MARK, mark())
+
+
+def enlarge(images: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+    """Enlarge images to 20×20 pixels, centred in 28×28.
+
+    Args:
+        images: float (n, 8, 8), 0 to 16.
+
+    Returns:
+        uint8 (n, 28, 28).
+    """
+    from scipy.ndimage import zoom
+
+    large = zoom(images * (255 / 16), (1, 2.5, 2.5), order=3, grid_mode=True, mode="nearest")
+    return np.pad(large.clip(0, 255).round().astype(np.uint8), ((0, 0), (4, 4), (4, 4)))

@@ -84,6 +84,7 @@ def train_member(
         "weights": weights,
         "multiply_adds": multiply_adds,
         "seconds": time.monotonic() - start,
+        "peak_memory": devices.peak_memory(),
         "seed": seed,
         "precision": trained.precision,
         "train_rows": len(fold.train),

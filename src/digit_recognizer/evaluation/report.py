@@ -55,6 +55,7 @@ class StoredRun:
         about: the content of ``run.json``.
         recipe: the recipe.
         scores: the scores.
+        stages: for each stage of the run's last process its name, seconds and peak memory; empty in older runs.
         members: member index → member.
         split: holdout and folds.
         oof, holdout, test: float32 (·, 10), the blend's probabilities.
@@ -64,6 +65,7 @@ class StoredRun:
     about: dict[str, Any]
     recipe: Recipe
     scores: Scores
+    stages: list[dict[str, Any]]
     members: dict[int, Member]
     split: Split
     oof: Probabilities
@@ -81,17 +83,9 @@ def read_run(folder: Path, data: Dataset) -> StoredRun:
     Raises:
         BadInput: there is no such run, it is incomplete, damaged, of another version, or of other data.
     """
-    about = files.read_json(folder / "run.json")
-    if not (folder / "scores.json").exists():
-        raise BadInput(f"{folder}: the run is incomplete", hint="rerun its command to resume it")
-    identity = provenance.as_dict(about.get("identity"))
-    try:
-        recipe = Recipe(**identity["recipe"])
-        count = sum(1 for _ in folder.glob("members/*/member.json"))
-        fingerprint = identity["data"]
-    except (KeyError, TypeError) as error:
-        raise BadInput(f"{folder}: of another version: {error!r}", hint="train the recipe again") from None
-    if fingerprint != data.fingerprint:
+    runs.check_complete(folder)
+    about, recipe = files.read_json(folder / "run.json"), runs.stored_recipe(folder)
+    if about["identity"].get("data") != data.fingerprint:
         raise BadInput(f"{folder}: trained on other data than {data.source}", hint=hints.option("data"))
     split = splits.split(
         data.labels,
@@ -106,8 +100,9 @@ def read_run(folder: Path, data: Dataset) -> StoredRun:
         folder=folder,
         about=about,
         recipe=recipe,
-        scores=Scores.from_json(files.read_json(folder / "scores.json")),
-        members=dict(enumerate(runs.stored_members(folder, count))),
+        scores=Scores.from_json(written := files.read_json(folder / "scores.json")),
+        stages=written.get("stages", []),
+        members=runs.stored_members(folder),
         split=split,
         **{name: _read_probabilities(folder / f"{name}.npy", rows) for name, rows in shapes.items()},
     )
@@ -122,23 +117,6 @@ def _read_probabilities(path: Path, rows: int) -> Probabilities:
     if array.dtype != np.float32 or array.shape not in ((rows, 10), (0, 10)):
         raise BadInput(f"{path}: expected float32 ({rows}, 10), found {array.dtype} {array.shape}")
     return np.asarray(array)
-
-
-def find_run(home: Path, name: str | None) -> Path:
-    """Return the folder of the run ``name``, or of the newest complete run.
-
-    Raises:
-        BadInput: there is none, or the name is not that of a folder in ``runs``.
-    """
-    if name is not None:
-        folder = home / "runs" / files.safe_name(name, hints.option("run"))
-        if not (folder / "run.json").is_file():
-            raise BadInput(f"{name}: no such run in runs/", hint=f"`{hints.command('scores')}` lists the runs")
-        return folder
-    complete = sorted((home / "runs").glob("*/scores.json"), key=lambda path: path.stat().st_mtime)
-    if not complete:
-        raise BadInput("no complete run in runs/", hint=f"`{hints.command('run')}` starts one")
-    return complete[-1].parent
 
 
 def load_data(folder: Path | None, given: Path | None, home: Path) -> Dataset:
@@ -204,13 +182,15 @@ def environment() -> Any:
     """Return the templates' environment, which escapes all values."""
     import jinja2
 
-    return jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.filters |= {"duration": format_duration, "gigabytes": lambda size: f"{size / 1e9:.1f} GB"}
+    return templates
 
 
 def render(run: StoredRun, data: Dataset, place: Path) -> str:
@@ -241,6 +221,7 @@ def render(run: StoredRun, data: Dataset, place: Path) -> str:
             content=content,
             members=describe_members(run, data),
             facts=describe_run(run, data),
+            stages=run.stages,
             confusion=run.scores.confusion.tolist(),
             script=f"../../{SCRIPT}",
             suspects=len(suspects),
@@ -366,6 +347,7 @@ def curves(run: StoredRun) -> list[dict[str, Any]]:
         {
             "name": f"member {index + 1}, {member.record.get('preprocessing', '')}".rstrip(", "),
             "checkpoint": member.record["best_epoch"],
+            "rate": _rounded(member.history.get("learning_rate", ())),
             "loss": _rounded(member.history["loss"]),
             "errors": _rounded(1 - value for value in member.history["accuracy"]),
             "valLoss": _rounded(member.history.get("val_loss", ())),

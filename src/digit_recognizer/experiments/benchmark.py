@@ -194,7 +194,7 @@ def compare_members(standard: Path, deotte15: Path, digits: Dataset) -> dict[str
         digits.labels, folds=recipe.folds, members=COMPARED_MEMBERS, holdout=recipe.holdout, seed=recipe.seed
     )
     members = [
-        [member.probabilities for member in runs.stored_members(folder, COMPARED_MEMBERS)]
+        [member.probabilities for member in runs.stored_members(folder, COMPARED_MEMBERS).values()]
         for folder in (standard, deotte15)
     ]
     validation = np.concatenate([fold.validation for fold in split.folds])

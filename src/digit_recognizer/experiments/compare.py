@@ -170,7 +170,7 @@ def find_result(home: Path, recipe: Recipe, digits: Dataset, labels: npt.NDArray
 
 
 def _read_result(folder: Path, members: int, labels: npt.NDArray[np.uint8]) -> RunResult:
-    stored = runs.stored_members(folder, members)
+    stored = list(runs.stored_members(folder, members).values())
     scores = files.read_json(folder / "scores.json")
     errors, loss = int(scores["holdout"]["errors"]), float(scores["holdout_loss"])
     if not (scores["holdout"]["rows"] == len(labels) >= errors >= 0 and math.isfinite(loss)):

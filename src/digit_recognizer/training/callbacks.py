@@ -37,6 +37,15 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
             super().on_epoch_end(epoch, logs)
 
 
+class LearningRateLog(keras.callbacks.Callback):
+    """Add the learning rate at the end of each epoch to its metrics."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Add ``learning_rate``."""
+        if logs is not None:
+            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+
 class Plateau(keras.callbacks.ReduceLROnPlateau):
     """Halve the learning rate after two epochs without a lower validation loss; ``fit`` may be called several times."""
 

@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ from digit_recognizer.training.executors import processes
 WORKER_MEMORY = 1_900_000_000  # bytes; the measured peak of a worker is 1.4 to 1.8 GB
 RUN_MEMORY = 1_000_000_000  # bytes; the peak of the parent process, when it reads the competition's files
 DEVICES = Path("/dev")
+STATUS_FILE = Path("/proc/self/status")
 CGROUP_FILE, CGROUP_ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 ACCELERATOR_VARIABLE = "DIGIT_RECOGNIZER_ACCELERATOR"  # set in a kernel script that was built for one
@@ -41,6 +43,17 @@ def memory() -> int:
             if (limit := _read_text(group / name).strip()).isdecimal():
                 total = min(total, int(limit))
     return total
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has used so far."""
+    # The kernel's count of ``getrusage`` includes the process that started this one.
+    for line in _read_text(STATUS_FILE).splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return int(value.split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _control_groups(controller: str) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 import math
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from digit_recognizer import files, hints
-from digit_recognizer.errors import KitError
+from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.models import architectures
 from digit_recognizer.models.augmentation import RandomWarp
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training import backend
 from digit_recognizer.training.backend import keras
-from digit_recognizer.training.callbacks import Deadline, FoldCheckpoint, Plateau, ProgressReporter, StepTimer
+from digit_recognizer.training.callbacks import (
+    Deadline,
+    FoldCheckpoint,
+    LearningRateLog,
+    Plateau,
+    ProgressReporter,
+    StepTimer,
+)
 from digit_recognizer.training.executors.local import Reporter
 
 Probabilities = npt.NDArray[np.float32]
@@ -31,8 +39,8 @@ class TrainedMember:
     Attributes:
         network: uncompiled keras.Model at the checkpoint, raw pixels → logits, float32.
         last_network: the same network with the weights after the last epoch, float32.
-        history: loss, accuracy, val_loss and val_accuracy, each with one value per epoch; the first two alone without
-            validation rows.
+        history: loss, accuracy, learning_rate, val_loss and val_accuracy, each with one value per epoch; the last two
+            are missing without validation rows.
         precision: float32, bfloat16 or float16, as used in training.
         best_epoch: the checkpoint's epoch, counted from 1: the lowest validation loss from ``first_epoch`` on; without
             validation rows the last epoch.
@@ -100,7 +108,7 @@ def train_member(
     stopper = Deadline(deadline, recipe.epochs)
     first = first_epoch(recipe)
     best_checkpoint = FoldCheckpoint(network, recipe, checkpoint, first, validated=len(validation_labels) > 0)
-    callbacks = [best_checkpoint, ProgressReporter(reporter), stopper]
+    callbacks = [LearningRateLog(), best_checkpoint, ProgressReporter(reporter), stopper]
     if recipe.schedule == "plateau":
         callbacks.append(Plateau())
     if logs:
@@ -247,9 +255,29 @@ def predict(network: Any, images: npt.NDArray[np.uint8]) -> Probabilities:
     """Return a network's probabilities, float32 (n, 10), for uint8 images (n, 28, 28); each row sums to 1."""
     if not len(images):
         return np.empty((0, 10), np.float32)
-    logits = network.predict(backend.batches(images[..., None], size=PREDICT_BATCH), verbose=0)
+    if len(images) == 1:  # TensorFlow's graph optimizer fails on a network's first batch if that is one image
+        pair = np.repeat(images[..., None], 2, axis=0)
+        logits = network.predict_on_batch(pair)[:1]  # faster than ``predict``
+    else:
+        logits = network.predict(backend.batches(images[..., None], size=PREDICT_BATCH), verbose=0)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
+
+
+def load_network(recipe: Recipe, checkpoint: Path) -> Any:
+    """Build the network of a recipe and load the weights of a checkpoint: a keras.Model, raw pixels → logits, float32.
+
+    The network comes from this package and not from the file, which may come from elsewhere.
+
+    Raises:
+        BadInput: the checkpoint cannot be read, or it is of another network.
+    """
+    network = architectures.build(recipe.network, dropout=recipe.dropout, preprocessing=recipe.preprocessing)
+    try:
+        network.load_weights(checkpoint)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise BadInput(f"{checkpoint}: not a checkpoint of {recipe.network}", hint="train the recipe again") from error
+    return network
 
 
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):

@@ -46,14 +46,20 @@ function plotStyle() {
   return { colour, axis, layout, options };
 }
 
-function keepPlotsDrawn(draw) {
-  if (window.Plotly) {
-    draw();
-    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-    return;
-  }
-  for (const plot of document.querySelectorAll(".plot")) {
-    plot.textContent = "The plot needs plotly.min.js, in the folder of runs.";
-    plot.style.minHeight = "auto";
-  }
+// Draw the plots after the page has opened, one at a time, and again when its colours change.
+function keepPlotsDrawn(draws) {
+  const script = document.createElement("script");
+  script.src = document.currentScript.dataset.plotly;
+  const drawAll = () => draws.forEach((draw) => setTimeout(draw));
+  script.onload = () => {
+    drawAll();
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  };
+  script.onerror = () => {
+    for (const plot of document.querySelectorAll(".plot")) {
+      plot.textContent = "The plot needs plotly.min.js, in the folder of runs.";
+      plot.style.minHeight = "auto";
+    }
+  };
+  window.addEventListener("load", () => setTimeout(() => document.head.append(script)));
 }

@@ -92,29 +92,37 @@ document.getElementById("next").addEventListener("click", () => { page += 1; sho
 for (const form of [errorForm, testForm]) form.addEventListener("submit", (event) => event.preventDefault());
 
 // Plots
-function drawPlots() {
+function drawCurves(id, title, training, validation, format) {
   const { colour, axis, layout, options } = plotStyle();
-  const members = content.figures.curves;
-  for (const [id, title, training, validation, format] of [
-    ["plot-loss", "loss (cross-entropy)", "loss", "valLoss", "~g"],
-    ["plot-errors", "errors", "errors", "valErrors", ".2~%"],
-  ]) {
-    const traces = [];
-    for (const member of members) {
-      for (const [values, kind, name] of [[member[training], "training", "training"], [member[validation], "validation", "validation"]]) {
-        if (!values.length) continue;
-        traces.push({
-          x: values.map((_, epoch) => epoch + 1), y: values, mode: "lines+markers", name: `${member.name}: ${name}`,
-          line: { color: colour(kind), width: 1.5 },
-          marker: { color: colour(kind), size: values.map((_, epoch) => (epoch + 1 === member.checkpoint && kind === "validation" ? 9 : 0.1)) },
-        });
-      }
+  const traces = [];
+  for (const member of content.figures.curves) {
+    for (const [values, kind] of [[member[training], "training"], [member[validation], "validation"]]) {
+      if (!values.length) continue;
+      traces.push({
+        x: values.map((_, epoch) => epoch + 1), y: values, mode: "lines+markers", name: `${member.name}: ${kind}`,
+        line: { color: colour(kind), width: 1.5 },
+        marker: { color: colour(kind), size: values.map((_, epoch) => (epoch + 1 === member.checkpoint && kind === "validation" ? 9 : 0.1)) },
+      });
     }
-    Plotly.react(id, traces, layout(`${title}: blue training, orange validation`, {
-      xaxis: { ...axis, title: { text: "epoch" } },
-      yaxis: { ...axis, type: "log", tickformat: format, dtick: "D2" },
-    }), options);
   }
+  Plotly.react(id, traces, layout(`${title}: blue training, orange validation`, {
+    xaxis: { ...axis, title: { text: "epoch" } },
+    yaxis: { ...axis, type: "log", tickformat: format, dtick: "D2" },
+  }), options);
+}
+
+function drawRates() {
+  const { colour, axis, layout, options } = plotStyle();
+  Plotly.react("plot-rate", content.figures.curves.map((member) => ({
+    x: member.rate.map((_, epoch) => epoch + 1), y: member.rate, mode: "lines", name: member.name,
+    line: { color: colour("training"), width: 1.5 },
+  })), layout("learning rate at the end of the epoch", {
+    xaxis: { ...axis, title: { text: "epoch" } }, yaxis: { ...axis, tickformat: "~g", rangemode: "tozero" },
+  }), options);
+}
+
+function drawCalibration() {
+  const { colour, axis, layout, options } = plotStyle();
   const bins = content.figures.calibration;
   Plotly.react("plot-calibration", [
     { x: [0, 1], y: [0, 1], mode: "lines", line: { color: colour("muted"), dash: "dot" }, hoverinfo: "skip" },
@@ -131,4 +139,10 @@ function drawPlots() {
 
 showErrors();
 showTest();
-keepPlotsDrawn(drawPlots);
+const draws = [
+  () => drawCurves("plot-loss", "loss (cross-entropy)", "loss", "valLoss", "~g"),
+  () => drawCurves("plot-errors", "errors", "errors", "valErrors", ".2~%"),
+  drawCalibration,
+];
+if (document.getElementById("plot-rate")) draws.splice(2, 0, drawRates);
+keepPlotsDrawn(draws);

@@ -84,7 +84,7 @@ form.addEventListener("submit", (event) => event.preventDefault());
 if (comparable.length) select();
 else document.getElementById("compare-result").textContent = "No run has its folder, complete and of this data.";
 
-keepPlotsDrawn(() => {
+keepPlotsDrawn([() => {
   const { colour, axis, layout, options } = plotStyle();
   const shown = content.runs.filter((run) => run.expected !== null || run.holdout).reverse();
   const names = shown.map((run) => run.run);
@@ -103,4 +103,4 @@ keepPlotsDrawn(() => {
     marks(shown.map((run) => run.holdout?.accuracy ?? null), "diamond-open", "validation", "holdout"),
     marks(shown.map((run) => run.public_score), "x", "ink", "public"),
   ], layout("accuracy", { xaxis: { ...axis, tickformat: ".4f" }, yaxis: { ...axis, type: "category" } }), options);
-});
+}]);
