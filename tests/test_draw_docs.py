@@ -1,16 +1,17 @@
 """The pictures of the documentation."""
 
 import importlib.util
-import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 from conftest import ROOT
+from digit_recognizer.data import dataset
+from pages import DATA, RECIPE, needs_browser
+from stored_runs import store_scored_run
 
-TEST_ROWS = 359  # of the bundled sample
 PICTURES = ["augmentation", "confusion", "history", "predictions", "preprocessing"]
 
 
@@ -24,34 +25,21 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def write_run(folder: Path, *, sample: bool) -> Path:
-    """A run's folder with what the pictures are drawn from."""
-    (folder / "members" / "00").mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"identity": {"sample": sample}}))
-    scores = {"confusion": np.eye(10, dtype=int).tolist(), "holdout": {"errors": 0, "rows": 10}}
-    (folder / "members" / "00" / "member.json").write_text(json.dumps({"best_epoch": 3, "fold_rows": 5}))
-    curve = [0.9, 0.5, 0.2]
-    history = dict.fromkeys(("loss", "val_loss", "accuracy", "val_accuracy"), curve)
-    (folder / "members" / "00" / "history.json").write_text(json.dumps(history))
-    (folder / "scores.json").write_text(json.dumps(scores))
-    np.save(folder / "test.npy", np.random.default_rng(0).dirichlet(np.ones(10), TEST_ROWS).astype(np.float32))
-    return folder
-
-
 def test_run_on_the_competition_files_is_refused(
     tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = write_run(tmp_path / "run", sample=False)
+    run = store_scored_run(tmp_path, RECIPE, replace(DATA, sample=False))
     assert tool.main([str(run)]) == 2
     assert capsys.readouterr().err == f"error: {run}: expected a run on the bundled sample\n"
     assert not tool.IMAGES.exists()
 
 
 @pytest.mark.slow
-def test_all_pictures_are_drawn_in_their_size(tool: ModuleType, tmp_path: Path) -> None:
-    sample, run = write_run(tmp_path / "sample", sample=True), write_run(tmp_path / "run", sample=False)
-    assert tool.main([str(sample), str(run)]) == 0
-    drawn = sorted(tool.IMAGES.iterdir())
-    assert [path.stem for path in drawn] == PICTURES
-    assert all(path.stat().st_size < 150_000 for path in drawn)
+@needs_browser
+def test_all_pictures_are_made_in_their_size(tool: ModuleType, tmp_path: Path) -> None:
+    digits = dataset.load(None, default=tmp_path / "data", cache=tmp_path / "cache")
+    assert tool.main([str(store_scored_run(tmp_path, RECIPE, digits, wrong=3))]) == 0
+    made = sorted(tool.IMAGES.iterdir())
+    assert [path.stem for path in made] == PICTURES
+    assert all(path.stat().st_size < 150_000 for path in made)
     assert sorted(path.stem for path in (ROOT / "docs" / "images").iterdir()) == PICTURES

@@ -1,73 +1,74 @@
-"""Draw the pictures of the documentation, docs/images/*.png, from the folders of complete runs.
+"""Make the pictures of the documentation, docs/images/*.png, from the reports of complete runs.
 
-python tools/draw_docs.py SAMPLE_RUN [RUN]
+python tools/draw_docs.py SAMPLE_RUN [RUN [--data PATH]]
 
-Digits are drawn from SAMPLE_RUN alone, which must be a run on the bundled sample: the competition's rules do not allow
-its images to be passed on. The learning curves and the confusion matrix are those of RUN, any complete run; they hold
-no images.
+Digits are shown from SAMPLE_RUN alone, which must be a run on the bundled sample: the competition's rules do not allow
+its images to be passed on. The learning curves and the confusion matrix are from the report of RUN, any complete run;
+they have no images.
 """
 
 import argparse
-import json
+import io
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer.data import dataset
-from digit_recognizer.evaluation import plots
+from digit_recognizer import provenance
+from digit_recognizer.evaluation import report
 from digit_recognizer.recipe import PREPROCESSING, load_recipe
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 COLOURS = 128  # of a picture's palette: fewer colours, smaller files
-EDGE = 3  # blank pixels around a sample digit that are cropped
-CERTAIN, AMBIGUOUS = "#1f6f43", "#b3541e"
 
 Pixels = npt.NDArray[np.uint8]
 
 
 def main(words: list[str] | None = None) -> int:
-    """Draw all pictures; return the exit status."""
+    """Make all pictures; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sample_run", type=Path, help="runs/sample-…")
     parser.add_argument("run", type=Path, nargs="?", help="runs/… (default: SAMPLE_RUN)")
+    parser.add_argument("--data", type=Path, help="the data of RUN (default: those that it was trained on)")
     given = parser.parse_args(words)
-    if not json.loads((given.sample_run / "run.json").read_text())["identity"]["sample"]:
+    home = given.sample_run.resolve().parent.parent
+    if not provenance.find_provenance(home, given.sample_run.name).sample:
         print(f"error: {given.sample_run}: expected a run on the bundled sample", file=sys.stderr)
         return 2
+    digits = report.load_data(given.sample_run, None, home)
     run = given.run or given.sample_run
-    with tempfile.TemporaryDirectory() as empty:
-        digits = dataset.load(None, default=Path(empty) / "data", cache=Path(empty) / "cache")
-    scores = json.loads((run / "scores.json").read_text())
-    save("predictions", draw_predictions(digits.test_images, np.load(given.sample_run / "test.npy")))
-    records = {path.parent: json.loads(path.read_text()) for path in sorted(run.glob("members/*/member.json"))}
-    best_epochs = {folder: record["best_epoch"] for folder, record in records.items() if record["fold_rows"]}
-    histories = [json.loads((folder / "history.json").read_text()) for folder in best_epochs]
-    save("history", plots.plot_history(histories, tuple(best_epochs.values())))
-    holdout = scores["holdout"]
-    title = f"holdout: {holdout['errors']:,} of {holdout['rows']:,} rows wrong"
-    save("confusion", plots.plot_confusion(np.array(scores["confusion"]), title))
+    data = report.load_data(run, given.data, run.resolve().parent.parent)
+    photograph(report.write_report(given.sample_run, digits), {"predictions": ("#test-list", 1000, 420)})
+    photograph(
+        report.write_report(run, data),
+        {"history": ("#curves .plots", 1000, None), "confusion": ("table.matrix", 1000, None)},
+    )
     slanted = np.array([slant(image) for image in digits.images])
     examples = digits.images[[np.where(digits.labels == digit, slanted, -1).argmax() for digit in range(10)]]
-    save("preprocessing", draw_rows(preprocessed(examples[[1, 2, 4, 7, 9]])))
-    save("augmentation", draw_rows(augmented(examples[[2, 4, 7]])))
+    draw("preprocessing", draw_rows(preprocessed(examples[[1, 2, 4, 7, 9]])))
+    draw("augmentation", draw_rows(augmented(examples[[2, 4, 7]])))
     return 0
 
 
-def draw_predictions(images: Pixels, probabilities: npt.NDArray[np.float32]) -> Any:
-    """The first test image of each predicted digit, and the ten that the blend is least sure of."""
-    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    rows = [*(np.flatnonzero(answers == digit)[0] for digit in range(10)), *np.argsort(confidence, kind="stable")[:10]]
-    figure = blank(11, 3.2)
-    for axes, row in zip(figure.subplots(2, 10).ravel(), rows, strict=True):
-        show(axes, images[row])
-        colour = CERTAIN if confidence[row] > 0.99 else AMBIGUOUS
-        axes.set_title(f"{answers[row]}", fontsize=18, weight="bold", color=colour, pad=3)
-        axes.set_xlabel(f"{confidence[row]:.1%}", fontsize=11, color="#57606a", labelpad=3)
-    return figure
+def photograph(page_file: Path, pictures: dict[str, tuple[str, int, int | None]]) -> None:
+    """Save parts of a page: name → selector, width of the page, and height to keep, in CSS pixels; None for all."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, (selector, width, height) in pictures.items():
+            page = browser.new_page(viewport={"width": width, "height": 900}, device_scale_factor=1.5)
+            page.goto(page_file.resolve().as_uri())
+            page.wait_for_function(
+                "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))"
+            )
+            box: Any = page.locator(selector).bounding_box()
+            if height:
+                box["height"] = min(height, box["height"])
+            save(name, page.screenshot(clip=box, full_page=True))
 
 
 def draw_rows(rows: dict[str, Pixels]) -> Any:
@@ -76,7 +77,7 @@ def draw_rows(rows: dict[str, Pixels]) -> Any:
     figure = blank(0.82 * columns + 1.6, 0.85 * len(rows))
     for cells, (name, images) in zip(figure.subplots(len(rows), columns, squeeze=False), rows.items(), strict=True):
         for axes, image in zip(cells, images, strict=True):
-            show(axes, image, edge=0)
+            show(axes, image)
         cells[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=13, labelpad=8)
     return figure
 
@@ -110,10 +111,9 @@ def augmented(images: Pixels) -> dict[str, Pixels]:
     return dict(zip(("original,\nthen nine\naugmented", " ", ""), copies, strict=True))
 
 
-def show(axes: Any, image: Pixels, *, edge: int = EDGE) -> None:
+def show(axes: Any, image: Pixels) -> None:
     """Draw one image, smoothed, without axes."""
-    cropped = image[edge : 28 - edge, edge : 28 - edge]
-    axes.imshow(cropped, cmap="gray_r", vmin=0, vmax=255, interpolation="bicubic")
+    axes.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="bicubic")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color("#d0d7de")
 
@@ -125,14 +125,20 @@ def blank(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save(name: str, figure: Any) -> None:
-    """Write a figure as PNG with a small palette; print its path and size."""
+def draw(name: str, figure: Any) -> None:
+    """Save a figure of Matplotlib."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
+    save(name, content.getvalue())
+
+
+def save(name: str, png: bytes) -> None:
+    """Write a PNG with a small palette; print its path and size."""
     from PIL import Image
 
     path = IMAGES / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, metadata={"Software": None})
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(png)) as image:
         image.convert("RGB").quantize(COLOURS).save(path, optimize=True)
     print(f"docs/images/{path.name}: {path.stat().st_size / 1000:.0f} kB")
 

@@ -129,7 +129,7 @@ def build_page(home: Path, first: Path) -> Any:
         )
 
     names = [folder.name for folder in runs.complete_folders(home)]
-    with gradio.Blocks(title="Digit Recognizer", analytics_enabled=False) as page:
+    with gradio.Blocks(title="Digit Recognizer", analytics_enabled=False, delete_cache=(600, 600)) as page:
         gradio.Markdown("# Digit Recognizer\nThe probabilities are the mean of the run's networks.")
         with gradio.Row():
             with gradio.Column():

@@ -95,11 +95,12 @@ for (const form of [errorForm, testForm]) form.addEventListener("submit", (event
 function drawCurves(id, title, training, validation, format) {
   const { colour, axis, layout, options } = plotStyle();
   const traces = [];
+  // A logarithmic scale has no 0.
   for (const member of content.figures.curves) {
     for (const [values, kind] of [[member[training], "training"], [member[validation], "validation"]]) {
       if (!values.length) continue;
       traces.push({
-        x: values.map((_, epoch) => epoch + 1), y: values, mode: "lines+markers", name: `${member.name}: ${kind}`,
+        x: values.map((_, epoch) => epoch + 1), y: values.map((value) => value || null), mode: "lines+markers", name: `${member.name}: ${kind}`,
         line: { color: colour(kind), width: 1.5 },
         marker: { color: colour(kind), size: values.map((_, epoch) => (epoch + 1 === member.checkpoint && kind === "validation" ? 9 : 0.1)) },
       });

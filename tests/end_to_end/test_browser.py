@@ -1,4 +1,4 @@
-"""The page on which digits are drawn, with a run that was really trained, drawn on in a browser."""
+"""Pages of a run that was really trained, in a browser: its report, and the page on which digits are drawn."""
 
 import math
 import os
@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from conftest import kit
-from pages import browsing, needs_browser
+from pages import browsing, needs_browser, serious_faults, wait_for_plots
 
 pytestmark = [pytest.mark.slow, needs_browser]
 
@@ -66,3 +66,12 @@ def test_drawn_digits_are_predicted_and_an_empty_canvas_is_not(demo: str) -> Non
             expect(prediction).to_have_value(re.compile(f"^{digit}, with"), timeout=20_000)
             page.click('#drawing [aria-label="Clear canvas"]')
         expect(prediction).to_have_value("Draw a digit.", timeout=20_000)
+
+
+def test_report_of_the_run_opens(home: Path) -> None:
+    (report,) = home.glob("runs/*/report/index.html")
+    with browsing(report.as_uri()) as page:
+        wait_for_plots(page, 4)
+        assert page.inner_text("#score tbody th >> nth=1") == "training"
+        assert page.inner_text("#test-count") == "359 images, page 1 of 3"
+        assert serious_faults(page) == []
