@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from digit_recognizer import files
 from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.data.splits import Split
-from digit_recognizer.ensemble import members, train
+from digit_recognizer.ensemble import members
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training.progress import Progress
 
@@ -21,7 +20,7 @@ def run_in_process(
     *,
     done: Callable[[int, Any], None],
     may_start: Callable[[], bool],
-    **options: int,
+    **options: object,
 ) -> None:
     """Stand in for ``executors.local.run_jobs``."""
     for index in indices:
@@ -48,16 +47,14 @@ class FakeTrainer:
         recipe: Recipe,
         data: Dataset,
         split: Split,
-        places: Sequence[train.MemberPlace],
+        owners: Sequence[str],
         last_step: float | None,
         logs: Path | None,
         index: int,
         reporter: object,
-    ) -> float:
+    ) -> members.MemberFiles:
         if len(self.trained) == self.interrupt_after:
             raise KeyboardInterrupt
-        folder, owner = places[index]
-        files.write_bytes(folder / members.NETWORK, b"network")
         random = np.random.default_rng(index)
 
         def probabilities(rows: int) -> members.Probabilities:
@@ -72,9 +69,8 @@ class FakeTrainer:
             "holdout-last-epoch": probabilities(holdout),
             "test": probabilities(len(data.test_images)),
         }
-        record = {"member": index, "epochs": recipe.epochs, "best_epoch": 1, "stopped": False}
+        record = {"member": index, "epochs": recipe.epochs, "best_epoch": 1, "stopped": False, "seconds": 1.0}
         history = {name: [1.0] * recipe.epochs for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
-        members.write_member(folder, owner, record, history, "summary", arrays)
         self.trained.append(index)
         self.epochs.append(recipe.epochs)
-        return 1.0
+        return members.encode_member(record, b"network", history, "summary", arrays)

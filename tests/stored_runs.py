@@ -52,9 +52,8 @@ def store_run(
             answer[:wrong] = np.roll(answer[:wrong], 1, axis=1)
         answers["test"] = np.full((len(digits.test_images), 10), 0.1, np.float32)
         probabilities = {name: answers[name.split("-")[0]] for name in members.PROBABILITIES}
-        run.member(index).mkdir(parents=True)
-        (run.member(index) / members.NETWORK).touch()
         record = {
+            "member": index,
             "epochs": recipe.epochs,
             "stopped": stopped,
             "best_epoch": 1,
@@ -66,7 +65,8 @@ def store_run(
             "multiply_adds": 1000,
             "seconds": 1.0,
         }
-        members.write_member(run.member(index), run.owner(index), record, HISTORY, "", probabilities)
+        content = members.encode_member(record, b"", HISTORY, "", probabilities)
+        members.write_member(run.member(index), run.owner(index), content)
     plausible = {
         "holdout": {"errors": wrong, "rows": len(split.holdout)},
         "holdout_loss": 0.1,

@@ -44,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
     photograph(report.write_report(given.sample_run, digits), {"predictions": ("#test-list", 1000, 420)})
     photograph(
         report.write_report(run, data),
-        {"history": ("#curves .plots", 1000, None), "confusion": ("table.matrix", 1000, None)},
+        {"history": ("#curves .plots", 1000, 345), "confusion": ("table.matrix", 1000, None)},
     )
     slanted = np.array([slant(image) for image in digits.images])
     examples = digits.images[[np.where(digits.labels == digit, slanted, -1).argmax() for digit in range(10)]]

@@ -23,12 +23,15 @@ def probabilities(seed: int = 0) -> dict[str, members.Probabilities]:
     return {name: random.dirichlet(np.ones(10), 20).astype(np.float32) for name in members.PROBABILITIES}
 
 
+def encode(record: dict[str, object]) -> members.MemberFiles:
+    return members.encode_member(record, bytes(range(256)), HISTORY, "layers", probabilities())
+
+
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a stored member."""
     folder = tmp_path_factory.mktemp("stored")
-    (folder / members.NETWORK).write_bytes(bytes(range(256)))
-    members.write_member(folder, "owner", RECORD, HISTORY, "layers", probabilities())
+    members.write_member(folder, "owner", encode(RECORD))
     return folder
 
 
@@ -50,7 +53,7 @@ def test_member_is_read_as_written(folder: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"stopped": True}])
 def test_truncated_member_is_not_complete(change: dict[str, object], folder: Path) -> None:
-    members.write_member(folder, "owner", RECORD | change, HISTORY, "layers", probabilities())
+    members.write_member(folder, "owner", encode(RECORD | change))
     assert not members.read_member(folder, "owner").complete(load_recipe("quick"))
 
 
@@ -130,13 +133,17 @@ def test_exchanged_files_are_detected(folder: Path) -> None:
         members.read_member(folder, "owner")
 
 
-def test_infinite_probabilities_are_not_stored(folder: Path) -> None:
-    (folder / members.RECORD).unlink()
+def test_infinite_probabilities_are_refused() -> None:
     broken = probabilities()
     broken["test"][3, 3] = np.inf
-    with pytest.raises(KitError, match=r"probabilities of test\.npy"):
-        members.write_member(folder, "owner", RECORD, HISTORY, "layers", broken)
-    assert not (folder / members.RECORD).exists()
+    with pytest.raises(KitError, match=r"member 1: training diverged: probabilities are NaN or infinite \(test\)"):
+        members.encode_member(RECORD, b"", HISTORY, "layers", broken)
+
+
+def test_state_of_the_training_is_removed_with_the_record(folder: Path) -> None:
+    (folder / members.STATE).write_bytes(b"state")
+    members.write_member(folder, "owner", encode(RECORD))
+    assert {path.name for path in folder.iterdir()} == {*members.FILES, members.RECORD}
 
 
 def test_rewritten_record_keeps_its_digest(folder: Path) -> None:

@@ -6,6 +6,7 @@ members/00/
     fold.npy, holdout.npy, test.npy   float32 (·, 10): probabilities of the checkpoint
     fold-last-epoch.npy, holdout-last-epoch.npy   probabilities of the weights after the last epoch
     member.json                  the record, written last: a folder without it is an incomplete member
+    state.npz                    while it is trained: its state after the last finished epoch
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe
 
 Probabilities = npt.NDArray[np.float32]
+STATE = "state.npz"
 RECORD, HISTORY, NETWORK, SUMMARY = "member.json", "history.json", "network.keras", "network.txt"
 PROBABILITIES = ("fold", "fold-last-epoch", "holdout", "holdout-last-epoch", "test")
 FILES = (HISTORY, NETWORK, SUMMARY, *(f"{name}.npy" for name in PROBABILITIES))
@@ -48,38 +50,64 @@ class Member:
         return bool(self.record["epochs"] == recipe.epochs and not self.record["stopped"])
 
 
-def write_member(
-    folder: Path,
-    owner: str,
-    record: Mapping[str, Any],
+@dataclass(frozen=True)
+class MemberFiles:
+    """What a worker returns of a trained member.
+
+    Attributes:
+        record: network, epochs, errors, seconds and more.
+        contents: a name of ``FILES`` → the content of the file.
+    """
+
+    record: dict[str, Any]
+    contents: dict[str, bytes]
+
+
+def encode_member(
+    record: dict[str, Any],
+    network: bytes,
     history: Mapping[str, list[float]],
     summary: str,
     probabilities: Mapping[str, Probabilities],
-) -> None:
-    """Write a member beside its checkpoint; the record, which holds a digest of each file, is written last.
-
-    Args:
-        folder: the member's folder, which holds the checkpoint.
-        owner: digest of the run and member index (see ``provenance.member_owner``).
-        record, history, summary, probabilities: the contents of the files.
+) -> MemberFiles:
+    """Return the files of a member.
 
     Raises:
         KitError: some probabilities are not finite.
-        BadInput: the folder cannot be written.
     """
+    contents = {NETWORK: network, HISTORY: files.json_bytes(history), SUMMARY: summary.encode()}
     for name in PROBABILITIES:
         if not np.isfinite(probabilities[name]).all():
             raise KitError(
-                f"{folder}: training diverged: probabilities of {name}.npy are NaN or infinite",
+                f"member {record['member'] + 1}: training diverged: probabilities are NaN or infinite ({name})",
                 hint=f"lower {hints.option('learning_rate')}",
             )
         content = io.BytesIO()
         np.save(content, probabilities[name])
-        files.write_bytes(folder / f"{name}.npy", content.getvalue())
-    files.write_json(folder / HISTORY, history)
-    files.write_bytes(folder / SUMMARY, summary.encode())
-    complete_record = {**record, "owner": owner, "digests": {name: _digest(_content(folder / name)) for name in FILES}}
-    files.write_json(folder / RECORD, complete_record | {"digest": _digest_of_record(complete_record)})
+        contents[f"{name}.npy"] = content.getvalue()
+    return MemberFiles(record, contents)
+
+
+def write_member(folder: Path, owner: str, member: MemberFiles) -> None:
+    """Write a member and remove the state of its training.
+
+    The record is written last; it has a digest of each file.
+
+    Args:
+        folder: the member's folder.
+        owner: digest of the run and member index (see ``provenance.member_owner``).
+        member: the files.
+
+    Raises:
+        BadInput: the folder cannot be written.
+    """
+    for name in FILES:
+        files.write_bytes(folder / name, member.contents[name])
+    digests = {name: _digest(member.contents[name]) for name in FILES}
+    record = {**member.record, "owner": owner, "digests": digests}
+    files.write_json(folder / RECORD, record | {"digest": _digest_of_record(record)})
+    with files.explained(folder):
+        (folder / STATE).unlink(missing_ok=True)
 
 
 def read_member(folder: Path, owner: str) -> Member:

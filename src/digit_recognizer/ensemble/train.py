@@ -1,6 +1,7 @@
 """Train the missing members of a run, each in a worker process, and store them."""
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.data.splits import Split
 from digit_recognizer.ensemble import members
 from digit_recognizer.ensemble.blend import count_errors
-from digit_recognizer.ensemble.members import Member
+from digit_recognizer.ensemble.members import Member, MemberFiles
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training import budget, devices
@@ -25,24 +26,24 @@ from digit_recognizer.training.progress import Progress
 if TYPE_CHECKING:
     from digit_recognizer.runs import Run
 
-MemberPlace = tuple[Path, str]  # a member's folder, and the digest of its owner
+ATTEMPTS = 2  # how often a member is started before its failure ends the run
 
 
 def train_member(
     recipe: Recipe,
     data: Dataset,
     split: Split,
-    places: Sequence[MemberPlace],
+    owners: Sequence[str],
     last_step: float | None,
     logs: Path | None,
     index: int,
     reporter: local.Reporter,
-) -> float:
-    """Train and store one member, in a worker process, and return the seconds that it took.
+) -> MemberFiles:
+    """Train one member, in a worker process that may run on another machine, and return its files.
 
     Args:
         recipe, data, split: what to train, and on which rows.
-        places: of each member of the run.
+        owners: of each member of the run, the digest that marks its files.
         last_step: a time of ``time.monotonic`` after which no training step starts; None for no limit.
         logs: the folder of TensorBoard's logs, one folder per member; None for no logs.
         index: the member, counted from 0.
@@ -52,23 +53,27 @@ def train_member(
     from digit_recognizer.training import trainer
 
     start = time.monotonic()
-    fold, seed, (folder, owner) = split.folds[index], member_seed(recipe.seed, index), places[index]
+    fold, seed = split.folds[index], member_seed(recipe.seed, index)
     validation_images, validation_labels = data.images[fold.validation], data.labels[fold.validation]
     holdout = split.holdout[:0] if fold.full else split.holdout
     holdout_images, holdout_labels = data.images[holdout], data.labels[holdout]
     member_recipe = recipe.of_member(index)
-    trained = trainer.train_member(
-        member_recipe,
-        data.images[fold.train],
-        data.labels[fold.train],
-        validation_images,
-        validation_labels,
-        seed=seed,
-        checkpoint=files.folder(folder) / members.NETWORK,
-        reporter=reporter,
-        deadline=last_step,
-        logs=logs / folder.name if logs else None,
-    )
+    with tempfile.TemporaryDirectory(prefix="digit-recognizer-") as scratch:
+        checkpoint = Path(scratch) / members.NETWORK
+        trained = trainer.train_member(
+            member_recipe,
+            data.images[fold.train],
+            data.labels[fold.train],
+            validation_images,
+            validation_labels,
+            seed=seed,
+            checkpoint=checkpoint,
+            reporter=reporter,
+            owner=owners[index],
+            deadline=last_step,
+            logs=logs / f"{index:02}" if logs else None,
+        )
+        network = checkpoint.read_bytes()
     probabilities = {
         "fold": trainer.predict(trained.network, validation_images),
         "holdout": trainer.predict(trained.network, holdout_images),
@@ -83,7 +88,7 @@ def train_member(
         "preprocessing": member_recipe.preprocessing,
         "weights": weights,
         "multiply_adds": multiply_adds,
-        "seconds": time.monotonic() - start,
+        "seconds": trained.seconds + time.monotonic() - start,
         "peak_memory": devices.peak_memory(),
         "seed": seed,
         "precision": trained.precision,
@@ -97,8 +102,7 @@ def train_member(
         "holdout_errors": count_errors(holdout_labels, probabilities["holdout"]),
     }
     summary = architectures.summary(trained.network)
-    members.write_member(folder, owner, record, trained.history, summary, probabilities)
-    return time.monotonic() - start
+    return members.encode_member(record, network, trained.history, summary, probabilities)
 
 
 def train_members(
@@ -110,7 +114,7 @@ def train_members(
     deadline: float | None = None,
     tensorboard: bool = False,
     after_each: Callable[[Mapping[int, Member]], None] = lambda members: None,
-    train_one: Callable[..., float] = train_member,
+    train_one: Callable[..., MemberFiles] = train_member,
     run_jobs: Callable[..., None] = local.run_jobs,
 ) -> dict[int, Member]:
     """Train the members that the run lacks; each is stored as soon as it is trained.
@@ -121,7 +125,7 @@ def train_members(
             trained if not all fit, or fewer epochs if not even one does.
         tensorboard: whether to write TensorBoard's logs into the run's folder.
         after_each: called with the trained members after each member, once one of them has validation rows.
-        train_one: trains and stores one member; see ``train_member``.
+        train_one: trains one member; see ``train_member``.
         run_jobs: runs the members in parallel; see ``executors.local.run_jobs``.
 
     Returns:
@@ -131,7 +135,7 @@ def train_members(
         BadInput: the run's folder cannot be written, or the budget is too short to train anything.
         KitError: the files of a trained member were removed or changed during the run.
     """
-    places = [(run.member(index), run.owner(index)) for index in range(recipe.members)]
+    owners = [run.owner(index) for index in range(recipe.members)]
     trained = {index: member for index in range(recipe.members) if (member := _stored_member(run, recipe, index))}
     stored = sorted(trained)
     missing = [index for index in range(recipe.members) if index not in trained]
@@ -153,9 +157,11 @@ def train_members(
         started += 1
         return started <= workers or deadline is None or time.monotonic() + longest < deadline
 
-    def done(index: int, seconds: float) -> None:
+    def done(index: int, files_of_member: MemberFiles) -> None:
         nonlocal longest
+        seconds = files_of_member.record["seconds"]
         longest = max(longest, seconds)
+        members.write_member(run.member(index), owners[index], files_of_member)
         progress.over(index, f"member {index + 1}/{recipe.members} trained in {format_duration(seconds)}")
         trained[index] = _trained_member(run, index)
         report()
@@ -166,11 +172,40 @@ def train_members(
 
     report()
     logs = run.folder / "tensorboard" if tensorboard else None
-    job = partial(train_one, recipe.changed(epochs=epochs), data, split, places, last_step, logs)
-    run_jobs(job, missing, progress, workers=workers, threads=threads, done=done, may_start=may_start)
+    job = partial(train_one, recipe.changed(epochs=epochs), data, split, owners, last_step, logs)
+    run_jobs(
+        job,
+        missing,
+        progress,
+        workers=workers,
+        threads=threads,
+        done=done,
+        may_start=may_start,
+        states=_StoredStates(run),
+        attempts=ATTEMPTS,
+    )
     for index in trained:  # the blend must equal that of the stored members
         _trained_member(run, index)
     return trained
+
+
+class _StoredStates:
+    """The states of unfinished members, in their folders."""
+
+    def __init__(self, run: "Run") -> None:
+        self._run = run
+
+    def load(self, member: int) -> bytes | None:
+        try:
+            return self._path(member).read_bytes()
+        except OSError:
+            return None
+
+    def save(self, member: int, state: bytes) -> None:
+        files.write_bytes(self._path(member), state)
+
+    def _path(self, member: int) -> Path:
+        return self._run.member(member) / members.STATE
 
 
 def member_seed(seed: int, index: int) -> int:
@@ -179,9 +214,9 @@ def member_seed(seed: int, index: int) -> int:
 
 
 def _stored_member(run: "Run", recipe: Recipe, index: int) -> Member | None:
-    """Read a complete member of an earlier process; remove an incomplete or damaged one."""
+    """Read a complete member of an earlier process; None if there is none. A damaged one is removed."""
     folder = run.member(index)
-    if not folder.exists():
+    if not (folder / members.RECORD).exists():
         return None
     try:
         member = members.read_member(folder, run.owner(index))
@@ -190,8 +225,7 @@ def _stored_member(run: "Run", recipe: Recipe, index: int) -> Member | None:
         reason = str(error)
     if not reason:
         return member
-    if (folder / members.RECORD).exists():
-        print(f"member {index + 1}/{recipe.members} is trained again: {reason}", flush=True)
+    print(f"member {index + 1}/{recipe.members} is trained again: {reason}", flush=True)
     with files.explained(folder):
         shutil.rmtree(folder)
     return None

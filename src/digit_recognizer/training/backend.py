@@ -79,7 +79,7 @@ with _without_startup_messages(), _default_settings():
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
-def batches(*arrays: npt.NDArray[Any], size: int, shuffle_seed: int | None = None) -> Any:
+def batches(*arrays: npt.NDArray[Any], size: int, shuffle_seed: int | None = None, order: int = 0) -> Any:
     """Return arrays of one length as batches for ``fit`` and ``predict``.
 
     With shuffling the last, incomplete batch of an epoch is dropped: a dozen rows would change the weights and the
@@ -92,26 +92,31 @@ def batches(*arrays: npt.NDArray[Any], size: int, shuffle_seed: int | None = Non
         arrays: arrays of the same length.
         size: number of rows of a batch.
         shuffle_seed: seed of the rows' order, which differs between epochs; None keeps the order and all rows.
+        order: number of the first epoch's order in the sequence that the seed defines.
     """
     if keras.backend.backend() != "tensorflow":
-        return _Batches(arrays, size, shuffle_seed)
+        return _Batches(arrays, size, shuffle_seed, order)
     dataset = tensorflow.data.Dataset.from_tensor_slices(arrays)
     shuffled = shuffle_seed is not None
     if shuffled:
         dataset = dataset.shuffle(len(arrays[0]), seed=shuffle_seed)
     options = tensorflow.data.Options()
     options.autotune.enabled = False
-    return dataset.batch(size, drop_remainder=shuffled and len(arrays[0]) >= size).with_options(options)
+    batched = dataset.batch(size, drop_remainder=shuffled and len(arrays[0]) >= size).with_options(options)
+    for _ in range(order):
+        iter(batched)  # takes one order of the sequence
+    return batched
 
 
 class _Batches(keras.utils.PyDataset):
     """Batches for backends other than TensorFlow."""
 
-    def __init__(self, arrays: tuple[npt.NDArray[Any], ...], size: int, shuffle_seed: int | None) -> None:
+    def __init__(self, arrays: tuple[npt.NDArray[Any], ...], size: int, shuffle_seed: int | None, order: int) -> None:
         super().__init__()
         self._arrays, self._size, self._rows = arrays, size, np.arange(len(arrays[0]))
         self._random = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
-        self.on_epoch_end()
+        for _ in range(order + 1):
+            self.on_epoch_end()
 
     def __len__(self) -> int:
         return max(1, len(self._rows) // self._size) if self._random else -(-len(self._rows) // self._size)

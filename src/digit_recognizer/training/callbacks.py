@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
 
     def __init__(self, network: Any, recipe: Recipe, path: Path, first: int, *, validated: bool) -> None:
         super().__init__(str(path), monitor="val_loss", mode="min", save_best_only=validated)
-        self._trained, self._path, self._first = network, path, first
+        self._trained, self.path, self._first = network, path, first
         self.network = architectures.build(recipe.network, dropout=recipe.dropout, preprocessing=recipe.preprocessing)
 
     def set_model(self, model: Any) -> None:
@@ -30,20 +31,15 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Copy the weights and save them if the validation loss is the lowest."""
-        self.network.set_weights(self._trained.get_weights())
+        self.copy_weights()
         if epoch == self._first:
             self.best = math.inf
-        with files.explained(self._path):
+        with files.explained(self.path):
             super().on_epoch_end(epoch, logs)
 
-
-class LearningRateLog(keras.callbacks.Callback):
-    """Add the learning rate at the end of each epoch to its metrics."""
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Add ``learning_rate``."""
-        if logs is not None:
-            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+    def copy_weights(self) -> None:
+        """Copy the weights of the network in training to the float32 copy."""
+        self.network.set_weights(self._trained.get_weights())
 
 
 class Plateau(keras.callbacks.ReduceLROnPlateau):
@@ -58,6 +54,15 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
         if not self._started:
             super().on_train_begin(logs)
         self._started = True
+
+    def state(self) -> dict[str, float]:
+        """Return the values that change, without the learning rate, which is a variable of the optimizer."""
+        return {"best": self.best, "wait": self.wait}
+
+    def resume(self, state: dict[str, float]) -> None:
+        """Continue from the values of ``state``."""
+        self.on_train_begin()
+        self.best, self.wait = state["best"], state["wait"]
 
 
 class Deadline(keras.callbacks.Callback):
@@ -81,6 +86,28 @@ class Deadline(keras.callbacks.Callback):
         last = self._epoch + 1 == self._epochs and batch + 1 == self.params["steps"]
         if self._deadline is not None and not last and time.monotonic() > self._deadline:
             self.stopped = self.model.stop_training = True
+
+
+class EpochRecorder(keras.callbacks.Callback):
+    """Record the metrics and the learning rate of each epoch; call ``finished`` unless the deadline cut it short.
+
+    Args:
+        history: metric → value per epoch, which is extended.
+        stopper: the callback that may cut an epoch short.
+        finished: called at the end of each complete epoch.
+    """
+
+    def __init__(self, history: dict[str, list[float]], stopper: Deadline, finished: Callable[[], None]) -> None:
+        super().__init__()
+        self._history, self._stopper, self._finished = history, stopper, finished
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Record the epoch."""
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        for name, value in ((logs or {}) | {"learning_rate": rate}).items():
+            self._history.setdefault(name, []).append(float(value))
+        if not self._stopper.stopped:
+            self._finished()
 
 
 class StepTimer(keras.callbacks.Callback):

@@ -131,6 +131,20 @@ class Progress:
         self._print("  ".join(columns.values()).rstrip())
         self._redraw()
 
+    def resume(self, member: int, epochs: int) -> None:
+        """Record that a member continues after its first ``epochs`` epochs, which an earlier attempt trained."""
+        if self._first_step:
+            start, done = self._first_step
+            self._first_step = start, done + epochs - self._done.get(member, 0)
+        self._done[member] = epochs
+        self._print(f"{self._noun} {member + 1}/{self._members}  continues after epoch {epochs}/{self._epochs}")
+
+    def retry(self, member: int, reason: str) -> None:
+        """Print that a member failed and is started again."""
+        self._member_first_step.pop(member, None)
+        self._steps.pop(member, None)
+        self._print(f"{self._noun} {member + 1}/{self._members}  {reason}; started again")
+
     def over(self, member: int, line: str) -> None:
         """Record a finished member, at its last epoch or before, and print ``line``."""
         self._done[member] = self._epochs

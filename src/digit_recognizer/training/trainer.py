@@ -19,16 +19,18 @@ from digit_recognizer.training import backend
 from digit_recognizer.training.backend import keras
 from digit_recognizer.training.callbacks import (
     Deadline,
+    EpochRecorder,
     FoldCheckpoint,
-    LearningRateLog,
     Plateau,
     ProgressReporter,
     StepTimer,
 )
 from digit_recognizer.training.executors.local import Reporter
+from digit_recognizer.training.state import Training
 
 Probabilities = npt.NDArray[np.float32]
 PREDICT_BATCH = 1000  # images
+ORDERS_PER_EPOCH = 2  # as Keras's ``fit`` consumes over several epochs, which older runs used
 ROW_DTYPE = np.int32  # of row numbers; JAX has no int64 and would warn
 
 
@@ -45,6 +47,7 @@ class TrainedMember:
         best_epoch: the checkpoint's epoch, counted from 1: the lowest validation loss from ``first_epoch`` on; without
             validation rows the last epoch.
         stopped: True if the deadline ended training before the last step of the last epoch.
+        seconds: time spent by earlier processes, from whose state this one continued.
     """
 
     network: Any
@@ -53,6 +56,7 @@ class TrainedMember:
     precision: str
     best_epoch: int
     stopped: bool
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,14 @@ def train_member(
     seed: int,
     checkpoint: Path,
     reporter: Reporter,
+    owner: str = "",
     deadline: float | None = None,
     logs: Path | None = None,
 ) -> TrainedMember:
     """Train a network and keep the epoch with the lowest validation loss (see ``TrainedMember.best_epoch``).
+
+    After each epoch the state goes to ``reporter.save``. If ``reporter.saved`` is such a state of the same owner and
+    recipe, training continues from it, and the result is the same as without the interruption.
 
     Args:
         recipe: network, augmentation and schedule.
@@ -95,6 +103,7 @@ def train_member(
         seed: seed of the weights, the order of rows, the augmentation and dropout.
         checkpoint: path of the ``.keras`` file to write; ``keras.models.load_model`` reads it.
         reporter: receives each step and epoch.
+        owner: digest of the run and member.
         deadline: value of ``time.monotonic`` after which no step starts.
         logs: a folder for TensorBoard's logs; None for no logs.
 
@@ -108,35 +117,40 @@ def train_member(
     stopper = Deadline(deadline, recipe.epochs)
     first = first_epoch(recipe)
     best_checkpoint = FoldCheckpoint(network, recipe, checkpoint, first, validated=len(validation_labels) > 0)
-    callbacks = [LearningRateLog(), best_checkpoint, ProgressReporter(reporter), stopper]
-    if recipe.schedule == "plateau":
-        callbacks.append(Plateau())
-    if logs:
-        callbacks.append(keras.callbacks.TensorBoard(str(logs), write_graph=False))
+    plateau = Plateau() if recipe.schedule == "plateau" else None
+    training = Training(recipe, owner, trainer, best_checkpoint, plateau, np.random.default_rng(seed))
+    history = training.history
+    recorder = EpochRecorder(history, stopper, lambda: reporter.save(training.capture()))
+    tensorboard = keras.callbacks.TensorBoard(str(logs), write_graph=False) if logs else None
+    callbacks = [best_checkpoint, ProgressReporter(reporter), stopper, plateau, tensorboard, recorder]
     validation_rows = np.arange(len(images), len(images) + len(validation_images))
     validation = backend.batches(validation_rows.astype(ROW_DTYPE), validation_labels, size=PREDICT_BATCH)
-    history: dict[str, list[float]] = {}
-    random = np.random.default_rng(seed)
-    rows = np.arange(len(images))
-    # One call of ``fit`` for all epochs; with resampling one call per epoch, because the rows change.
-    for start in range(recipe.epochs if recipe.resampling else 1):
-        if start:
+    random, rows = training.random, np.arange(len(images))
+    shuffle_seed = int(random.integers(1 << 31))
+    if training.restore(reporter.saved):
+        reporter.resume(training.epochs)
+    # One call of ``fit`` per epoch: the order of its rows depends on the epoch alone, so that a restored training
+    # continues with the same rows. With resampling the rows differ, too.
+    while training.epochs < recipe.epochs and not stopper.stopped:
+        epoch = training.epochs
+        if recipe.resampling and epoch:
             rows = resample_rows(row_losses(network, images, labels), recipe.resampling, random)
-        epoch_history = trainer.fit(
+            shuffle_seed = int(random.integers(1 << 31))
+        trainer.fit(
             backend.batches(
-                rows.astype(ROW_DTYPE), labels[rows], size=recipe.batch_size, shuffle_seed=int(random.integers(1 << 31))
+                rows.astype(ROW_DTYPE),
+                labels[rows],
+                size=recipe.batch_size,
+                shuffle_seed=shuffle_seed,
+                order=0 if recipe.resampling else ORDERS_PER_EPOCH * epoch,
             ),
-            initial_epoch=start,
-            epochs=start + 1 if recipe.resampling else recipe.epochs,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
             validation_data=validation if len(validation_labels) else None,
-            callbacks=callbacks,
+            callbacks=[callback for callback in callbacks if callback],
             shuffle=False,  # the batches are shuffled; Keras would warn that it cannot shuffle them
             verbose=0,
-        ).history
-        for name, values in epoch_history.items():
-            history.setdefault(name, []).extend(map(float, values))
-        if stopper.stopped:
-            break
+        )
     losses = np.array(history["val_loss" if len(validation_labels) else "loss"])
     if len(losses) > first and np.isfinite(losses[first:]).any():
         losses[:first] = np.inf
@@ -149,7 +163,9 @@ def train_member(
     reporter.stage("predicting")
     with files.explained(checkpoint):
         best = keras.models.load_model(checkpoint)
-    return TrainedMember(best, best_checkpoint.network, history, precision, best_epoch, stopped=stopper.stopped)
+    return TrainedMember(
+        best, best_checkpoint.network, history, precision, best_epoch, stopper.stopped, training.seconds
+    )
 
 
 def first_epoch(recipe: Recipe) -> int:
