@@ -13,7 +13,7 @@ override SETTINGS := NETWORK PREPROCESSING MEMBERS FULL_MEMBERS FOLDS EPOCHS HOL
 override SWITCHES := YES FORCE NO_WAIT NOTEBOOK FAST JSON TENSORBOARD ALL HELP
 override OPTIONS_doctor := DATA JSON
 override OPTIONS_data := FORCE
-override OPTIONS_run := DATA RECIPE BUDGET $(SETTINGS) TENSORBOARD
+override OPTIONS_run := DATA RECIPE BUDGET $(SETTINGS) TENSORBOARD EXECUTOR RAY_ADDRESS
 override OPTIONS_scores := JSON
 override OPTIONS_report := RUN ALL DATA
 override OPTIONS_demo := RUN
@@ -84,6 +84,8 @@ $(shell printf 'error: %s\nhint: %s\n' $(call quoted,$(FAULT)) $(call quoted,$(H
 $(error nothing was started)
 endif
 
+override EXECUTOR_STAMP := $(if $(filter ray,$(if $(filter EXECUTOR,$(GIVEN)),$(call text,EXECUTOR))),ray,run)
+
 # The stamp of a complete set-up contains the folder and the Python version. A .venv that was moved or copied, or whose
 # Python is missing, does not match and is set up again.
 override WHERE := .venv/bin/python -ISc 'import os, sys; print(ascii(os.getcwd()), "with Python %d.%d" % sys.version_info[:2])'
@@ -98,7 +100,7 @@ help: ## print this help
 setup: .venv/run.stamp ## install the package and its requirements into .venv
 doctor: .venv/run.stamp ## check Python, packages, devices, data and credentials
 data: .venv/run.stamp ## download the competition's files into data/
-run: .venv/$(if $(call is_yes,TENSORBOARD),tensorboard,run).stamp ## train an ensemble, score it, write and check a submission
+run: .venv/$(if $(call is_yes,TENSORBOARD),tensorboard,$(EXECUTOR_STAMP)).stamp ## train an ensemble, score it, write and check a submission
 scores: .venv/run.stamp ## list all runs with their expected and public scores
 report: .venv/run.stamp ## write a page with scores, curves and errors of a run
 demo: .venv/demo.stamp ## open a page that predicts the digits that you draw on it
@@ -157,9 +159,10 @@ clean:
 .venv/tune.stamp: requirements/tune.txt
 .venv/demo.stamp: requirements/demo.txt
 .venv/notebook.stamp: requirements/notebook.txt
+.venv/ray.stamp: requirements/ray.txt
 .venv/tensorboard.stamp: requirements/tensorboard.txt
-.venv/test.stamp: requirements/dev.txt requirements/demo.txt requirements/labels.txt requirements/tune.txt requirements/tensorboard.txt
-.venv/tune.stamp .venv/demo.stamp .venv/notebook.stamp .venv/tensorboard.stamp .venv/test.stamp: .venv/run.stamp
+.venv/test.stamp: requirements/dev.txt requirements/demo.txt requirements/labels.txt requirements/ray.txt requirements/tune.txt requirements/tensorboard.txt
+.venv/tune.stamp .venv/demo.stamp .venv/notebook.stamp .venv/ray.stamp .venv/tensorboard.stamp .venv/test.stamp: .venv/run.stamp
 	@$(PY) tools/setup_venv.py .venv $(firstword $(filter %.txt,$^))
 	@touch $@
 

@@ -15,6 +15,7 @@ try:
     from digit_recognizer.ensemble.train import train_members
     from digit_recognizer.evaluation import plots, report
     from digit_recognizer.evaluation.scores import score_blend
+    from digit_recognizer.training.executors import load_executor
 except ModuleNotFoundError as missing:
     sys.exit(f"error: package {missing.name} is not installed\nhint: run `make setup`, then .venv/bin/python kernel.py")
 
@@ -58,6 +59,7 @@ def main(config: runs.RunConfig) -> None:
         run,
         deadline=config.deadline,
         tensorboard=config.tensorboard,
+        executor=load_executor(config.executor, config.ray_address),
         after_each=lambda so_far: save(average(so_far, split, rows=rows)),
     )
     run.end_stage("training")

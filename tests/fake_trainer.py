@@ -13,6 +13,25 @@ from digit_recognizer.recipe import Recipe
 from digit_recognizer.training.progress import Progress
 
 
+class InProcess:
+    """Stands in for an executor."""
+
+    def plan(self, members: int) -> tuple[int, int]:
+        return 1, 1
+
+    def run_jobs(
+        self,
+        job: Callable[[int, Any], Any],
+        members: Sequence[int],
+        progress: Progress,
+        *,
+        done: Callable[[int, Any], None],
+        may_start: Callable[[], bool],
+        **options: object,
+    ) -> None:
+        run_in_process(job, members, progress, done=done, may_start=may_start)
+
+
 def run_in_process(
     job: Callable[[int, Any], Any],
     indices: Sequence[int],

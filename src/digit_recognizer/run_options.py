@@ -13,6 +13,7 @@ from digit_recognizer import command_line, hints
 from digit_recognizer import recipe as recipes
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import Recipe
+from digit_recognizer.training.executors import EXECUTORS
 
 if TYPE_CHECKING:
     from digit_recognizer.runs import RunConfig
@@ -53,7 +54,43 @@ def add_run_options(parser: command_line.Parser) -> None:
     add_data_option(parser)
     add_recipe_options(parser)
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's logs into the run's folder")
+    add_executor_options(parser)
     parser.add_argument("--kaggle-root", type=Path, default=Path("/kaggle"), help=argparse.SUPPRESS)
+
+
+def add_executor_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--executor`` and ``--ray-address``."""
+    parser.add_argument(
+        "--executor",
+        default="local",
+        metavar="NAME",
+        help="where members are trained: local (worker processes) or ray (tasks of Ray) (default: local)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="the address of a Ray cluster (default: the variable RAY_ADDRESS, or else this machine)",
+    )
+
+
+def executor_from(arguments: argparse.Namespace) -> tuple[str, str | None]:
+    """Return the executor and the address of the Ray cluster, None for this machine.
+
+    Raises:
+        BadInput: the executor is unknown, or an option does not go with it.
+    """
+    name, address = arguments.executor, arguments.ray_address
+    ray, local = (hints.option("executor", known) for known in ("ray", "local"))
+    if name not in EXECUTORS:
+        raise BadInput(f"{hints.option('executor')}: expected {' or '.join(EXECUTORS)}, found {name!r}", hint=ray)
+    if name == "local":
+        if address:
+            raise BadInput(f"{hints.option('ray_address')}: only with {ray}", hint=f"add {ray}")
+        return name, None
+    for option in ("budget", "tensorboard"):  # the pace of other machines is unknown, and their files stay there
+        if getattr(arguments, option, None):
+            raise BadInput(f"{hints.option(option)}: not with {ray}", hint=local)
+    return name, address or os.environ.get("RAY_ADDRESS") or None
 
 
 def add_recipe_options(parser: command_line.Parser) -> None:
@@ -127,6 +164,7 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
     from digit_recognizer.runs import RunConfig
 
     recipe, deadline = recipe_from(arguments), deadline_from(arguments)
+    executor, address = executor_from(arguments)
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         return _kernel_config(recipe, arguments, deadline)
     home = Path.cwd()
@@ -138,6 +176,8 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
         deadline=deadline,
         started=STARTED,
         tensorboard=arguments.tensorboard,
+        executor=executor,
+        ray_address=address,
     )
 
 

@@ -54,6 +54,8 @@ class RunConfig:
         started: the time of ``time.monotonic`` at which the process started.
         in_kernel: whether this is a kernel on Kaggle.
         tensorboard: whether to write TensorBoard's logs.
+        executor: where the members are trained: ``local`` or ``ray``.
+        ray_address: the address of a Ray cluster; None for this machine.
     """
 
     recipe: Recipe
@@ -65,6 +67,8 @@ class RunConfig:
     started: float = field(default_factory=time.monotonic)
     in_kernel: bool = False
     tensorboard: bool = False
+    executor: str = "local"
+    ray_address: str | None = None
 
 
 def check_outputs(config: RunConfig) -> None:

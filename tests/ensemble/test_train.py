@@ -13,7 +13,7 @@ from digit_recognizer.ensemble import blend, members, train
 from digit_recognizer.ensemble.members import Member
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe, load_recipe
-from fake_trainer import FakeTrainer, run_in_process
+from fake_trainer import FakeTrainer, InProcess
 
 LABELS = np.arange(200, dtype=np.uint8) % 10
 DATA = dataset.Dataset(
@@ -34,7 +34,7 @@ def train_run(
             split,
             run,
             train_one=trainer.train_one,
-            run_jobs=run_in_process,
+            executor=InProcess(),
             **options,  # type: ignore[arg-type]
         )
     finally:

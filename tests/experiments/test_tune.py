@@ -28,6 +28,10 @@ class SilentReporter:
 
     def epoch(self, epoch: int, figures: dict[str, float]) -> None: ...
 
+    saved = None
+
+    def save(self, state: bytes) -> None: ...
+
 
 def _unit_study(folder: Path, trials: int = 3) -> optuna.Study:
     """Store a study of completed trials that train nothing."""

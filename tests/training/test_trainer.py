@@ -22,7 +22,7 @@ def _epoch_batches(batches: Any) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize(
-    "make", [backend.batches, lambda *arrays, size, shuffle_seed=None: backend._Batches(arrays, size, shuffle_seed)]
+    "make", [backend.batches, lambda *arrays, size, shuffle_seed=None: backend._Batches(arrays, size, shuffle_seed, 0)]
 )
 def test_shuffled_batches_are_full_and_depend_on_seed_and_epoch(make: Any) -> None:
     rows, labels = np.arange(1000), np.arange(1000) % 10
@@ -117,6 +117,10 @@ class SilentReporter:
     def batch(self, done: int, of: int, loss: float) -> None: ...
 
     def epoch(self, epoch: int, figures: dict[str, float]) -> None: ...
+
+    saved = None
+
+    def save(self, state: bytes) -> None: ...
 
     def stage(self, text: str) -> None: ...
 

@@ -21,7 +21,7 @@ from digit_recognizer.ensemble.blend import Blend, count_errors, count_fold_erro
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training import devices
 from digit_recognizer.training.budget import FINAL_SECONDS
-from digit_recognizer.training.executors import local
+from digit_recognizer.training.executors import Reporter, local
 from digit_recognizer.training.progress import Progress
 
 Pixels = npt.NDArray[np.uint8]
@@ -225,7 +225,7 @@ class _DistanceJob:
     labels: Pixels
     allowed: Flags
 
-    def __call__(self, index: int, reporter: local.Reporter) -> Floats:
+    def __call__(self, index: int, reporter: Reporter) -> Floats:
         distances = np.full(10, np.nan, np.float32)
         image, allowed = self.images[index : index + 1], self.allowed[self.groups[index]]
         half = _halved(image)

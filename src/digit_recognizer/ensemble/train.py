@@ -19,8 +19,8 @@ from digit_recognizer.ensemble.blend import count_errors
 from digit_recognizer.ensemble.members import Member, MemberFiles
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.recipe import Recipe
-from digit_recognizer.training import budget, devices
-from digit_recognizer.training.executors import local
+from digit_recognizer.training import budget, devices, numerics
+from digit_recognizer.training.executors import Executor, Reporter, local
 from digit_recognizer.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def train_member(
     last_step: float | None,
     logs: Path | None,
     index: int,
-    reporter: local.Reporter,
+    reporter: Reporter,
 ) -> MemberFiles:
     """Train one member, in a worker process that may run on another machine, and return its files.
 
@@ -115,7 +115,7 @@ def train_members(
     tensorboard: bool = False,
     after_each: Callable[[Mapping[int, Member]], None] = lambda members: None,
     train_one: Callable[..., MemberFiles] = train_member,
-    run_jobs: Callable[..., None] = local.run_jobs,
+    executor: Executor = local,
 ) -> dict[int, Member]:
     """Train the members that the run lacks; each is stored as soon as it is trained.
 
@@ -126,7 +126,7 @@ def train_members(
         tensorboard: whether to write TensorBoard's logs into the run's folder.
         after_each: called with the trained members after each member, once one of them has validation rows.
         train_one: trains one member; see ``train_member``.
-        run_jobs: runs the members in parallel; see ``executors.local.run_jobs``.
+        executor: runs the members in parallel.
 
     Returns:
         member index → member, as stored.
@@ -139,7 +139,7 @@ def train_members(
     trained = {index: member for index in range(recipe.members) if (member := _stored_member(run, recipe, index))}
     stored = sorted(trained)
     missing = [index for index in range(recipe.members) if index not in trained]
-    workers, threads = devices.plan_workers(recipe.members)
+    workers, threads = executor.plan(recipe.members)
     longest, last_step, epochs = 0.0, None, recipe.epochs
     if deadline is not None and missing:
         from digit_recognizer.ensemble.knn import estimate_rerank_seconds  # imports SciPy
@@ -172,8 +172,9 @@ def train_members(
 
     report()
     logs = run.folder / "tensorboard" if tensorboard else None
-    job = partial(train_one, recipe.changed(epochs=epochs), data, split, owners, last_step, logs)
-    run_jobs(
+    precision = numerics.resolved_precision(recipe.precision)  # another machine might choose another one
+    job = partial(train_one, recipe.changed(epochs=epochs, precision=precision), data, split, owners, last_step, logs)
+    executor.run_jobs(
         job,
         missing,
         progress,

@@ -15,7 +15,7 @@ from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.ensemble import knn
 from digit_recognizer.recipe import Recipe, load_recipe
 from digit_recognizer.training import budget, devices, numerics
-from digit_recognizer.training.executors import local
+from digit_recognizer.training.executors import Reporter, local
 from digit_recognizer.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _measure_paces(recipe: Recipe, digits: Dataset) -> "dict[str, trainer.Pace]"
     return budget.measure_paces(recipe, digits, split, range(recipe.members), seconds=PACE_SECONDS)
 
 
-def _multiply_matrices(precision: str, index: int, reporter: local.Reporter) -> float:
+def _multiply_matrices(precision: str, index: int, reporter: Reporter) -> float:
     """Return the multiply-adds per second of products of square matrices."""
     from digit_recognizer.training.backend import keras
 
@@ -165,13 +165,13 @@ def _multiply_adds(network: str) -> int:
     return counts[0]
 
 
-def _count_multiply_adds(network: str, index: int, reporter: local.Reporter) -> int:
+def _count_multiply_adds(network: str, index: int, reporter: Reporter) -> int:
     from digit_recognizer.models import architectures
 
     return architectures.size(architectures.build(network, dropout=0))[1]
 
 
-def _fit_plain_keras(recipe: Recipe, digits: Dataset, seconds: float, index: int, reporter: local.Reporter) -> float:
+def _fit_plain_keras(recipe: Recipe, digits: Dataset, seconds: float, index: int, reporter: Reporter) -> float:
     from digit_recognizer.models import architectures
     from digit_recognizer.training import callbacks
     from digit_recognizer.training.backend import keras
@@ -184,7 +184,7 @@ def _fit_plain_keras(recipe: Recipe, digits: Dataset, seconds: float, index: int
     return recipe.batch_size * timer.steps / (timer.last - timer.first)
 
 
-def _predict(paths: list[Path], images: npt.NDArray[np.uint8], index: int, reporter: local.Reporter) -> Any:
+def _predict(paths: list[Path], images: npt.NDArray[np.uint8], index: int, reporter: Reporter) -> Any:
     from digit_recognizer.training import trainer
     from digit_recognizer.training.backend import keras
 

@@ -37,7 +37,7 @@ from digit_recognizer.experiments.study import (
 )
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training import devices
-from digit_recognizer.training.executors import local
+from digit_recognizer.training.executors import Reporter, local
 from digit_recognizer.training.progress import Progress
 
 # Field → lowest value, highest value, whether it is searched on a logarithmic scale.
@@ -221,11 +221,11 @@ class _TrialTimeout(Exception):
     """The deadline came before the trial's last epoch."""
 
 
-class _PruningReporter(local.Reporter):
+class _PruningReporter(Reporter):
     """Reports epochs to Optuna, which may prune the trial, and forwards them to the parent process."""
 
-    def __init__(self, reporter: local.Reporter, trial: optuna.Trial) -> None:
-        self._reporter, self._trial = reporter, trial
+    def __init__(self, reporter: Reporter, trial: optuna.Trial) -> None:
+        self._reporter, self._trial, self.saved = reporter, trial, None
 
     def stage(self, text: str) -> None:
         self._reporter.stage(text)
@@ -241,6 +241,9 @@ class _PruningReporter(local.Reporter):
         if self._trial.should_prune():
             raise optuna.TrialPruned
 
+    def save(self, state: bytes) -> None:
+        """Discard the state: an interrupted trial is not resumed."""
+
 
 def _run_trial(
     folder: Path,
@@ -249,7 +252,7 @@ def _run_trial(
     rows: TrialData,
     last_step: float | None,
     index: int,
-    reporter: local.Reporter,
+    reporter: Reporter,
 ) -> tuple[str, float]:
     """Run one trial in a worker process; return a line that describes it, and its seconds."""
     from digit_recognizer.training import trainer

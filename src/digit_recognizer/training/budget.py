@@ -14,7 +14,7 @@ from digit_recognizer.data.splits import Split
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training import devices
-from digit_recognizer.training.executors import local
+from digit_recognizer.training.executors import Reporter, local
 from digit_recognizer.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def step_seconds(paces: "dict[str, trainer.Pace]", recipe: Recipe, index: int) -
 
 
 def _measure_pace(
-    recipe: Recipe, data: Dataset, split: Split, seconds: float, index: int, reporter: local.Reporter
+    recipe: Recipe, data: Dataset, split: Split, seconds: float, index: int, reporter: Reporter
 ) -> "trainer.Pace":
     from digit_recognizer.training import trainer  # imports TensorFlow, in the worker only
 

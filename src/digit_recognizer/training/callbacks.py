@@ -10,7 +10,7 @@ from digit_recognizer import files
 from digit_recognizer.models import architectures
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training.backend import keras
-from digit_recognizer.training.executors.local import Reporter
+from digit_recognizer.training.executors import Reporter
 
 
 class FoldCheckpoint(keras.callbacks.ModelCheckpoint):

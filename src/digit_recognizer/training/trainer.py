@@ -25,7 +25,7 @@ from digit_recognizer.training.callbacks import (
     ProgressReporter,
     StepTimer,
 )
-from digit_recognizer.training.executors.local import Reporter
+from digit_recognizer.training.executors import Reporter
 from digit_recognizer.training.state import Training
 
 Probabilities = npt.NDArray[np.float32]

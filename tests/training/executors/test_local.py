@@ -10,11 +10,11 @@ import pytest
 
 from digit_recognizer.errors import KitError
 from digit_recognizer.training import devices
-from digit_recognizer.training.executors import local, processes
+from digit_recognizer.training.executors import Job, Reporter, local, processes
 from digit_recognizer.training.progress import Progress
 
 
-def run(job: local.Job, members: int, workers: int = 1) -> list[object]:
+def run(job: Job, members: int, workers: int = 1) -> list[object]:
     """The results of a job, without a display of progress."""
     results: list[object] = []
     local.run_jobs(
@@ -28,7 +28,7 @@ def run(job: local.Job, members: int, workers: int = 1) -> list[object]:
     return results
 
 
-def _visible_gpus(member: int, reporter: local.Reporter) -> tuple[int, str]:
+def _visible_gpus(member: int, reporter: Reporter) -> tuple[int, str]:
     time.sleep(0.3)  # so that no worker takes all members
     return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "all")
 
@@ -65,7 +65,7 @@ def test_nothing_is_hidden_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None
     assert gpus == "all"
 
 
-def _find_gpus(member: int, reporter: local.Reporter) -> tuple[bool, tuple[str, ...]]:
+def _find_gpus(member: int, reporter: Reporter) -> tuple[bool, tuple[str, ...]]:
     return parent_process() is not None, devices.gpus()
 
 
@@ -77,7 +77,7 @@ def test_worker_starts_no_process_to_count_gpus(monkeypatch: pytest.MonkeyPatch)
     assert gpus in ((), ("GPU-b",)), "as this machine has GPUs or not"
 
 
-def _loaded_modules(member: int, reporter: local.Reporter) -> list[str]:
+def _loaded_modules(member: int, reporter: Reporter) -> list[str]:
     for name in ("ensemble.train", "training.trainer"):
         importlib.import_module(f"digit_recognizer.{name}")
     return [name for name in (*processes.UNUSED, "keras") if sys.modules.get(name)]
@@ -88,7 +88,7 @@ def test_worker_loads_no_unused_modules() -> None:
     assert run(_loaded_modules, 1) == [["keras"]]
 
 
-def _abort(member: int, reporter: local.Reporter) -> None:
+def _abort(member: int, reporter: Reporter) -> None:
     from digit_recognizer.training import backend
 
     with backend._without_startup_messages():
@@ -102,7 +102,7 @@ def test_last_stderr_line_of_a_killed_worker_is_in_the_message() -> None:
         run(_abort, 1)
 
 
-def _kill(member: int, reporter: local.Reporter) -> None:
+def _kill(member: int, reporter: Reporter) -> None:
     os.kill(os.getpid(), 9)
 
 
@@ -112,7 +112,7 @@ def test_killed_worker_is_reported_as_possibly_out_of_memory() -> None:
     assert "resume" in failure.value.hint
 
 
-def _fail(member: int, reporter: local.Reporter) -> None:
+def _fail(member: int, reporter: Reporter) -> None:
     raise [
         ImportError("Traceback:\n  File x\nImportError: libx.so: not found\n\n\nFailed to load.\nSee https://x"),
         OSError(28, "No space left on device"),
