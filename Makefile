@@ -13,7 +13,8 @@ override SETTINGS := NETWORK PREPROCESSING MEMBERS FULL_MEMBERS FOLDS EPOCHS HOL
 override SWITCHES := YES FORCE NO_WAIT NOTEBOOK FAST JSON TENSORBOARD ALL HELP
 override OPTIONS_doctor := DATA JSON
 override OPTIONS_data := FORCE
-override OPTIONS_run := DATA RECIPE BUDGET $(SETTINGS) TENSORBOARD EXECUTOR RAY_ADDRESS
+override OPTIONS_run := DATA RECIPE BUDGET $(SETTINGS) TENSORBOARD EXECUTOR RAY_ADDRESS SHARD
+override OPTIONS_merge := RUNS DATA
 override OPTIONS_scores := JSON
 override OPTIONS_report := RUN ALL DATA
 override OPTIONS_demo := RUN
@@ -21,14 +22,17 @@ override OPTIONS_check := FILE ROWS JSON
 override OPTIONS_submit := FILE RUN MESSAGE WAIT YES FORCE NO_WAIT
 override OPTIONS_compare := DATA RECIPES SEEDS JSON
 override OPTIONS_tune := DATA RECIPE TRIALS FIELDS BUDGET $(SETTINGS)
-override OPTIONS_kernel := ACCELERATOR RECIPE BUDGET $(SETTINGS) NOTEBOOK
+override OPTIONS_kernel := ACCELERATOR RECIPE BUDGET $(SETTINGS) NOTEBOOK SHARD
 override OPTIONS_push := $(OPTIONS_kernel)
+override OPTIONS_status := SHARD
+override OPTIONS_logs := SHARD
+override OPTIONS_output := SHARD
 override OPTIONS_bench := DATA
 override OPTIONS_test := FAST
 override FORMER_VIEW := PREPROCESSING
 override FORMER_NEIGHBOURS := KNN_WEIGHT
 
-override PACKAGE_VERBS := doctor data run scores report demo check submit compare tune notebook kernel push status logs output bench
+override PACKAGE_VERBS := doctor data run scores merge report demo check submit compare tune notebook kernel push status logs output bench
 override VERBS := help setup $(PACKAGE_VERBS) test lint image clean
 override options_of = $(OPTIONS_$(1)) $(if $(filter $(1),$(PACKAGE_VERBS)),HELP)
 override KNOWN := $(sort $(foreach verb,$(VERBS),$(call options_of,$(verb))))
@@ -102,6 +106,7 @@ doctor: .venv/run.stamp ## check Python, packages, devices, data and credentials
 data: .venv/run.stamp ## download the competition's files into data/
 run: .venv/$(if $(call is_yes,TENSORBOARD),tensorboard,$(EXECUTOR_STAMP)).stamp ## train an ensemble, score it, write and check a submission
 scores: .venv/run.stamp ## list all runs with their expected and public scores
+merge: .venv/run.stamp ## join runs that trained shards of the members into one run
 report: .venv/run.stamp ## write a page with scores, curves and errors of a run
 demo: .venv/demo.stamp ## open a page that predicts the digits that you draw on it
 check: .venv/run.stamp ## check a submission file and name every fault by line

@@ -27,7 +27,7 @@ def main(config: runs.RunConfig) -> None:
     data = dataset.load(config.data, default=home / "data", cache=config.cache)
     print(f"data: {data}\nrecipe: {recipe}")
 
-    if complete := runs.find_complete(home / "runs", recipe, data):
+    if not config.merged and (complete := runs.find_complete(home / "runs", recipe, data)):
         folder, scores = complete
         print(f"run: runs/{folder.name} is complete\n  same data, recipe, code and versions: nothing to train")
         print(f"hint: to train other networks, add {hints.option('seed', recipe.seed + 1)}")
@@ -43,7 +43,7 @@ def main(config: runs.RunConfig) -> None:
         seed=recipe.seed,
         full_members=recipe.full_members,
     )
-    run = runs.begin(home / "runs", recipe, data)
+    run = runs.begin(home / "runs", recipe, data, merged=config.merged)
     run.end_stage("reading data", start=config.started)
     print(f"run: runs/{run.name}{', resumed' if run.resumed else ''}", flush=True)
     file, rows = home / "submissions" / f"{run.name}.csv", len(data.labels)
@@ -60,9 +60,13 @@ def main(config: runs.RunConfig) -> None:
         deadline=config.deadline,
         tensorboard=config.tensorboard,
         executor=load_executor(config.executor, config.ray_address),
+        shard=config.shard,
         after_each=lambda so_far: save(average(so_far, split, rows=rows)),
     )
     run.end_stage("training")
+    if config.shard and len(members) < recipe.members:
+        print(runs.shard_lines(config, run, list(members)))
+        return
     blend = rerank_blend(average(members, split, rows=rows), recipe, data, split, deadline=config.deadline)
     save(blend)
     run.end_stage("re-ranking")

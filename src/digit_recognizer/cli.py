@@ -22,6 +22,7 @@ USER_VERBS = {
     "data": "download the competition's files into data/",
     "run": "train an ensemble, score it, write and check a submission",
     "scores": "list all runs with their expected and public scores",
+    "merge": "join runs that trained shards of the members into one run",
     "report": "write a page with scores, curves and errors of a run",
     "demo": "open a page that predicts the digits that you draw on it",
     "check": "check a submission file and name every fault by line",
@@ -88,6 +89,12 @@ def build_parser() -> command_line.Parser:
     run_options.add_run_options(run)
 
     add("scores", _scores, "no run was changed; the ledger may hold new answers from Kaggle")
+
+    merge = add("merge", _merge, run_options.MEMBERS_KEPT, runs="standard-20260102-030405,standard-20260102-040506")
+    merge.add_argument(
+        "--runs", required=True, metavar="NAMES", help="names in runs/, or paths of run folders (required)"
+    )
+    run_options.add_data_option(merge)
 
     report = add("report", _report, "the report was not changed", run="standard-20260102-030405")
     report.add_argument("--run", metavar="NAME", help="the run (default: the newest complete one)")
@@ -178,9 +185,15 @@ def build_parser() -> command_line.Parser:
         kernel_parser.add_argument(
             "--notebook", action="store_true", help="write a notebook with one module per cell instead of a script"
         )
-    add("status", _status, "nothing was changed")
-    add("logs", _logs, "the kernel continues on Kaggle")
-    add("output", _output, "some files may have been fetched; rerun the command to fetch all")
+        run_options.add_shard_option(
+            kernel_parser, "a kernel of its own that trains a part of the members, such as 1/3"
+        )
+    for verb, call, interrupted in (
+        ("status", _status, "nothing was changed"),
+        ("logs", _logs, "the kernel continues on Kaggle"),
+        ("output", _output, "some files may have been fetched; rerun the command to fetch all"),
+    ):
+        run_options.add_shard_option(add(verb, call, interrupted), "the kernel of a part of the members, such as 1/3")
 
     bench = add("bench", _bench, run_options.MEMBERS_KEPT, data="digit-recognizer.zip")
     run_options.add_data_option(bench)
@@ -234,6 +247,15 @@ def _scores(arguments: argparse.Namespace) -> Outcome:
     from digit_recognizer.kaggle import sync
 
     return Outcome(document={"runs": sync.scores(Path.cwd())})
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    """Join the runs, and then replace this process by ``kernel.py``, which blends and scores the new one."""
+    from digit_recognizer import merge
+
+    folder = merge.merge_runs(Path.cwd(), command_line.split_names(arguments.runs))
+    print(f"merged: runs/{folder.name}", flush=True)
+    return launch.become_kernel(["--merged", folder.name, *(["--data", str(arguments.data)] if arguments.data else [])])
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -365,22 +387,25 @@ def _kernel_options(arguments: argparse.Namespace) -> dict[str, Any]:
     words = run_options.recipe_options(run_options.recipe_from(arguments), arguments.recipe)
     if arguments.budget is not None:
         words += ["--budget", f"{arguments.budget:g}s"]
-    return {"options": words, "accelerator": arguments.accelerator, "notebook": arguments.notebook}
+    if arguments.shard:
+        words += ["--shard", "{}/{}".format(*arguments.shard)]
+    given = ("accelerator", "notebook", "shard")
+    return {"options": words, **{name: getattr(arguments, name) for name in given}}
 
 
 def _status(arguments: argparse.Namespace) -> None:
     from digit_recognizer.kaggle import kernels
 
-    kernels.status()
+    kernels.status(arguments.shard)
 
 
 def _logs(arguments: argparse.Namespace) -> None:
     from digit_recognizer.kaggle import kernels
 
-    kernels.logs()
+    kernels.logs(arguments.shard)
 
 
 def _output(arguments: argparse.Namespace) -> None:
     from digit_recognizer.kaggle import kernels
 
-    kernels.fetch_output(Path.cwd())
+    kernels.fetch_output(Path.cwd(), arguments.shard)

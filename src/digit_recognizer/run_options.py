@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -55,6 +56,8 @@ def add_run_options(parser: command_line.Parser) -> None:
     add_recipe_options(parser)
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's logs into the run's folder")
     add_executor_options(parser)
+    add_shard_option(parser, "train a part of the members only, such as 1/3; `merge` joins the parts")
+    parser.add_argument("--merged", metavar="NAME", help=argparse.SUPPRESS)
     parser.add_argument("--kaggle-root", type=Path, default=Path("/kaggle"), help=argparse.SUPPRESS)
 
 
@@ -71,6 +74,20 @@ def add_executor_options(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="the address of a Ray cluster (default: the variable RAY_ADDRESS, or else this machine)",
     )
+
+
+def add_shard_option(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add ``--shard`` with a help text."""
+    parser.add_argument("--shard", type=shard_type, metavar="K/N", help=f"{text} (default: all)")
+
+
+def shard_type(text: str) -> tuple[int, int]:
+    """Read a shard such as 1/3: the first of three."""
+    found = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", text.strip())
+    number, count = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise argparse.ArgumentTypeError(f"expected k/n such as 1/3, with k from 1 to n, found {text[:20]!r}")
+    return number, count
 
 
 def executor_from(arguments: argparse.Namespace) -> tuple[str, str | None]:
@@ -161,13 +178,15 @@ def recipe_options(recipe: Recipe, name: str) -> list[str]:
 
 def run_config(arguments: argparse.Namespace) -> "RunConfig":
     """Return the configuration of a run, on a user's machine or in a Kaggle kernel."""
-    from digit_recognizer.runs import RunConfig
+    from digit_recognizer.runs import RunConfig, stored_recipe
 
     recipe, deadline = recipe_from(arguments), deadline_from(arguments)
     executor, address = executor_from(arguments)
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         return _kernel_config(recipe, arguments, deadline)
     home = Path.cwd()
+    if arguments.merged:
+        recipe = stored_recipe(home / "runs" / arguments.merged)
     return RunConfig(
         recipe=recipe,
         data=arguments.data,
@@ -178,6 +197,8 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
         tensorboard=arguments.tensorboard,
         executor=executor,
         ray_address=address,
+        shard=arguments.shard,
+        merged=arguments.merged,
     )
 
 
@@ -206,4 +227,5 @@ def _kernel_config(recipe: Recipe, arguments: argparse.Namespace, deadline: floa
         started=STARTED,
         in_kernel=True,
         tensorboard=arguments.tensorboard,
+        shard=arguments.shard,
     )

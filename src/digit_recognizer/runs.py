@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,8 @@ class RunConfig:
         tensorboard: whether to write TensorBoard's logs.
         executor: where the members are trained: ``local`` or ``ray``.
         ray_address: the address of a Ray cluster; None for this machine.
+        shard: the part of the members to train, (number from 1, count); None for all.
+        merged: the name of a run that was merged from shards and is to be completed; None for none.
     """
 
     recipe: Recipe
@@ -69,6 +71,8 @@ class RunConfig:
     tensorboard: bool = False
     executor: str = "local"
     ray_address: str | None = None
+    shard: tuple[int, int] | None = None
+    merged: str | None = None
 
 
 def check_outputs(config: RunConfig) -> None:
@@ -141,18 +145,20 @@ class Run:
         self._lock.close()
 
 
-def begin(home: Path, recipe: Recipe, data: Dataset) -> Run:
+def begin(home: Path, recipe: Recipe, data: Dataset, *, merged: str | None = None) -> Run:
     """Resume an incomplete run of the same identity, or begin a new one.
 
     Args:
         home: the folder of all runs.
         recipe, data: what to train, and on which data.
+        merged: the name of a run that has all its members, of this version or another one; it is resumed.
 
     Raises:
-        BadInput: the folder cannot be written.
+        BadInput: the folder cannot be written, or the merged run is of other data, complete or in use.
     """
+    if merged:
+        return _resume_merged(home / merged, data)
     identity = provenance.identity(recipe, data)
-    name = ("sample-" if data.sample else "") + recipe.name
     with files.locked(home / ".lock"):  # other processes do not see a folder before its run.json is written
         folders = sorted(home.iterdir(), reverse=True)
         for folder in folders:
@@ -161,7 +167,7 @@ def begin(home: Path, recipe: Recipe, data: Dataset) -> Run:
             if run := _resume(folder, identity):
                 return run
         with files.explained(home):
-            folder = _new_folder(home, name)
+            folder = new_folder(home, recipe, sample=data.sample)
             lock = files.lock(folder / "lock", wait=False)
         record = {
             "identity": identity,
@@ -317,6 +323,18 @@ def closing_lines(config: RunConfig, run: str, data: Dataset) -> str:
     return "\n".join(lines)
 
 
+def shard_lines(config: RunConfig, run: Run, trained: Sequence[int]) -> str:
+    """Return the last lines of a run that trained one shard of its members."""
+    numbers = ", ".join(str(index + 1) for index in sorted(trained)) or "none"
+    return "\n".join(
+        [
+            f"members: {numbers} of {config.recipe.members}; the other shards are missing",
+            f"time: {format_duration(time.monotonic() - config.started)}",
+            f"next: bring the runs of all shards together, then {hints.command('merge', runs=f'{run.name},…')}",
+        ]
+    )
+
+
 def _remove_unfinished_start(folder: Path) -> None:
     """Remove the folder of a run that was interrupted before its ``run.json`` was written."""
     if TIME_SUFFIX.search(folder.name):
@@ -343,9 +361,18 @@ def _resume(folder: Path, identity: dict[str, Any]) -> Run | None:
     return Run(folder, identity, lock, resumed=True)
 
 
-def _new_folder(home: Path, name: str) -> Path:
-    """Create a folder named after the recipe and the time."""
-    name = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+def _resume_merged(folder: Path, data: Dataset) -> Run:
+    identity = _stored_identity(folder)
+    if provenance.as_dict(identity).get("data") != data.fingerprint:
+        raise BadInput(f"{folder}: trained on other data than {data.source}", hint=hints.option("data"))
+    if run := _resume(folder, identity):
+        return run
+    raise BadInput(f"{folder}: complete, or in use by another process")
+
+
+def new_folder(home: Path, recipe: Recipe, *, sample: bool) -> Path:
+    """Create and return a folder named after the recipe and the time."""
+    name = f"{'sample-' * sample}{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     for attempt in itertools.count(1):
         folder = home / (name if attempt == 1 else f"{name}-{attempt}")
         try:

@@ -116,6 +116,7 @@ def train_members(
     after_each: Callable[[Mapping[int, Member]], None] = lambda members: None,
     train_one: Callable[..., MemberFiles] = train_member,
     executor: Executor = local,
+    shard: tuple[int, int] | None = None,
 ) -> dict[int, Member]:
     """Train the members that the run lacks; each is stored as soon as it is trained.
 
@@ -127,6 +128,7 @@ def train_members(
         after_each: called with the trained members after each member, once one of them has validation rows.
         train_one: trains one member; see ``train_member``.
         executor: runs the members in parallel.
+        shard: (k, n): train every n-th member only, from the k-th on; None for all.
 
     Returns:
         member index → member, as stored.
@@ -138,7 +140,8 @@ def train_members(
     owners = [run.owner(index) for index in range(recipe.members)]
     trained = {index: member for index in range(recipe.members) if (member := _stored_member(run, recipe, index))}
     stored = sorted(trained)
-    missing = [index for index in range(recipe.members) if index not in trained]
+    number, count = shard or (1, 1)
+    missing = [index for index in range(number - 1, recipe.members, count) if index not in trained]
     workers, threads = executor.plan(recipe.members)
     longest, last_step, epochs = 0.0, None, recipe.epochs
     if deadline is not None and missing:

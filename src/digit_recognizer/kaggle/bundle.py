@@ -18,7 +18,6 @@ from digit_recognizer.training import devices
 
 PACKAGE = "digit_recognizer"
 TITLE = "Digit Recognizer Kit"
-KERNEL_SLUG = "digit-recognizer-kit"
 OWNER_PLACEHOLDER = "your-kaggle-name"
 MAX_BYTES = 1_000_000  # Kaggle's limit of a kernel's source
 MACHINE_SHAPES = {"none": "", "t4x2": "NvidiaTeslaT4", "tpu": "TpuV5E8"}
@@ -99,6 +98,7 @@ def build(
     options: Sequence[str],
     accelerator: str,
     notebook: bool,
+    shard: tuple[int, int] | None = None,
     owner: str = OWNER_PLACEHOLDER,
 ) -> Path:
     """Write the kernel and its ``kernel-metadata.json`` into ``folder``. The same sources produce the same bytes.
@@ -109,6 +109,7 @@ def build(
         options: the words of ``kernel.py``'s command line on Kaggle.
         accelerator: a key of ``MACHINE_SHAPES``.
         notebook: write a notebook with one module per cell instead of a script.
+        shard: the part of the members that the options select; it has a name of its own. None for all.
         owner: user name of the account on Kaggle.
 
     Returns:
@@ -135,8 +136,8 @@ def build(
     if (size := len(text.encode())) > MAX_BYTES:
         raise BadInput(f"{path}: expected at most {MAX_BYTES:,} bytes, Kaggle's limit, found {size:,}")
     metadata = {
-        "id": f"{owner}/{KERNEL_SLUG}",
-        "title": TITLE,
+        "id": f"{owner}/{slug(shard)}",
+        "title": title(shard),
         "code_file": path.name,
         "language": "python",
         "kernel_type": "notebook" if notebook else "script",
@@ -156,6 +157,16 @@ def build(
     with files.explained(other):
         other.unlink(missing_ok=True)
     return path
+
+
+def title(shard: tuple[int, int] | None = None) -> str:
+    """Return the title of the kernel, or of the kernel of a shard."""
+    return f"{TITLE} {shard[0]} of {shard[1]}" if shard else TITLE
+
+
+def slug(shard: tuple[int, int] | None = None) -> str:
+    """Return the kernel's name in its address, which Kaggle derives from the title."""
+    return title(shard).lower().replace(" ", "-")
 
 
 def import_closure(root: Path) -> dict[str, Path]:

@@ -29,6 +29,7 @@ def build_kernel(
     options: Sequence[str],
     accelerator: str,
     notebook: bool,
+    shard: tuple[int, int] | None = None,
     owner: str = bundle.OWNER_PLACEHOLDER,
 ) -> Path:
     """Write the kernel into ``folder``, check that it starts in an empty folder, and return its file.
@@ -39,7 +40,9 @@ def build_kernel(
         BadInput: the accelerator is unknown.
         KitError: the kernel does not start.
     """
-    path = bundle.build(launch.ROOT, folder, options=options, accelerator=accelerator, notebook=notebook, owner=owner)
+    path = bundle.build(
+        launch.ROOT, folder, options=options, accelerator=accelerator, notebook=notebook, shard=shard, owner=owner
+    )
     with tempfile.TemporaryDirectory() as empty:
         # A notebook contains the same modules as a script.
         script = bundle.build(
@@ -53,7 +56,14 @@ def build_kernel(
     return path
 
 
-def push(folder: Path, *, options: Sequence[str], accelerator: str, notebook: bool) -> None:
+def push(
+    folder: Path,
+    *,
+    options: Sequence[str],
+    accelerator: str,
+    notebook: bool,
+    shard: tuple[int, int] | None = None,
+) -> None:
     """Build the kernel in ``folder`` and send it to Kaggle, which runs it.
 
     Raises:
@@ -62,13 +72,17 @@ def push(folder: Path, *, options: Sequence[str], accelerator: str, notebook: bo
     """
     with connect() as client:
         owner = client.username()
-        path = build_kernel(folder, options=options, accelerator=accelerator, notebook=notebook, owner=owner)
+        path = build_kernel(
+            folder, options=options, accelerator=accelerator, notebook=notebook, shard=shard, owner=owner
+        )
         if name := QUOTAS.get(accelerator):
             with suppress(KitError):  # the quota is only information
                 console.print_lines(f"quota: {quota(client, name)}")
         address = client.push_kernel(path, files.read_json(folder / "kernel-metadata.json"))
     console.print_lines(f"kernel: {shortened(path)}, running on Kaggle: {address}")
-    console.print_lines(f"next: `{hints.command('logs')}`, then `{hints.command('output')}` to fetch its submission")
+    given = {"shard": "{}/{}".format(*shard)} if shard else {}
+    logs, output = (hints.command(verb, **given) for verb in ("logs", "output"))
+    console.print_lines(f"next: `{logs}`, then `{output}` to fetch its {'members' if shard else 'submission'}")
 
 
 def quota(client: Client, *names: str) -> str:
@@ -78,14 +92,14 @@ def quota(client: Client, *names: str) -> str:
     return ", ".join(parts) or "not known"
 
 
-def logs() -> None:
+def logs(shard: tuple[int, int] | None = None) -> None:
     """Print the log of the newest version of the kernel, and follow it until the kernel ends.
 
     Raises:
         KitError: the kernel failed, or Kaggle cannot be reached.
     """
     with connect() as client:
-        slug = _slug(client)
+        slug = _slug(client, shard)
         for line in client.kernel_log(slug):
             print(line, flush=True)
         state, reason = client.kernel_status(slug)
@@ -93,41 +107,55 @@ def logs() -> None:
         raise KitError(f"{slug}: {state}: {reason}")
 
 
-def status() -> None:
+def status(shard: tuple[int, int] | None = None) -> None:
     """Print the state of the newest version of the kernel; ``KitError`` with Kaggle's reason if it failed."""
     with connect() as client:
-        slug = _slug(client)
+        slug = _slug(client, shard)
         state, reason = client.kernel_status(slug)
     if reason:
         raise KitError(f"{slug}: {state}: {reason}", hint=f"`{hints.command('logs')}` shows its log")
     console.print_lines(f"{slug}: {state}")
 
 
-def fetch_output(home: Path) -> None:
+def fetch_output(home: Path, shard: tuple[int, int] | None = None) -> None:
     """Download the runs of the kernel into ``submissions`` and ``runs``, and add their rows to the ledger.
 
-    Existing files are not overwritten, and only the files of runs are kept.
+    Existing files are not overwritten, and only the files of runs are kept. Incomplete runs, such as those of a shard,
+    are kept in ``runs`` alone.
 
     Args:
         home: the folder of ``submissions`` and ``runs``.
+        shard: the shard whose kernel is meant; None for the kernel that trains all members.
 
     Raises:
         BadInput: a run conflicts with an existing file, or contains what no run writes.
         KitError: the kernel has not ended, or wrote no run.
     """
     with connect() as client:
-        slug = _slug(client)
+        slug = _slug(client, shard)
         state, reason = client.kernel_status(slug)
         if state not in ENDED:
             raise KitError(f"{slug}: not complete ({state})", hint=f"`{hints.command('status')}` shows its state")
         with tempfile.TemporaryDirectory(dir=files.folder(home / "runs"), prefix=".output-") as temporary:
             output = Path(temporary)
             client.download_kernel_output(slug, output)
-            rows = _read_rows(output, slug, reason)
+            rows = _read_rows(output, slug)
+            incomplete = _incomplete_runs(output, rows)
+            if not rows and not incomplete:
+                raise KitError(
+                    f"{slug}: no run in its output{reason and f'; it failed: {reason}'}",
+                    hint=f"`{hints.command('push')}` runs the kernel again",
+                )
             for row in rows:  # check all runs before any is kept
                 _check_fetched(home, output, slug, row)
+            for name in incomplete:
+                _check_folder(home, output, slug, name)
             for row in rows:
                 _keep(home, output, row)
+            for name in incomplete:
+                _keep_incomplete(home, output, name)
+    if not rows:
+        return
     names = {row.run for row in rows}
     kept = [row for row in ledger.read(home / "submissions") if row.run in names]
     obstacles = {row.run: provenance.find_provenance(home, row.run, row).why_not_submittable for row in kept}
@@ -139,20 +167,33 @@ def shortened(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _slug(client: Client) -> str:
-    return f"{client.username()}/{bundle.KERNEL_SLUG}"
+def _slug(client: Client, shard: tuple[int, int] | None) -> str:
+    return f"{client.username()}/{bundle.slug(shard)}"
 
 
-def _read_rows(output: Path, slug: str, reason: str) -> list[Row]:
-    """Return the rows of the kernel's ledger; refuse a damaged or empty one."""
-    again = f"`{hints.command('push')}` runs the kernel again"
+def _read_rows(output: Path, slug: str) -> list[Row]:
+    """Return the rows of the kernel's ledger; refuse a damaged one."""
     try:
-        rows = ledger.read(output / "submissions")
+        return ledger.read(output / "submissions")
     except BadInput as error:
+        again = f"`{hints.command('push')}` runs the kernel again"
         raise BadInput(f"{slug}: {str(error).replace(f'{output}/', '')}", hint=again) from None
-    if not rows:
-        raise KitError(f"{slug}: no complete run in its output{reason and f'; it failed: {reason}'}", hint=again)
-    return rows
+
+
+def _incomplete_runs(output: Path, rows: Sequence[Row]) -> list[str]:
+    """Return the names of runs that have trained members and no row in the kernel's ledger."""
+    complete = {row.run for row in rows}
+    found = {path.parents[2].name for path in output.glob("runs/*/members/*/member.json")}
+    return sorted(found - complete)
+
+
+def _keep_incomplete(home: Path, output: Path, name: str) -> None:
+    """Move the folder of an incomplete run into place, if there is none yet."""
+    fetched, run = output / "runs" / name, home / "runs" / name
+    members = sum(1 for _ in fetched.glob("members/*/member.json"))
+    if not run.exists():
+        fetched.replace(run)
+    console.print_lines(f"{name}: fetched into runs/, incomplete, {members} member{'s' * (members > 1)}")
 
 
 def _keep(home: Path, output: Path, row: Row) -> None:
@@ -168,12 +209,9 @@ def _keep(home: Path, output: Path, row: Row) -> None:
 
 
 def _check_fetched(home: Path, output: Path, slug: str, row: Row) -> None:
-    """Refuse a fetched run that conflicts with an existing one, and remove files from its folder that no run writes."""
+    """Refuse a fetched run that conflicts with an existing one."""
     name = row.run  # the ledger accepts only names that are safe in a path
-    file, run = home / "submissions" / f"{name}.csv", home / "runs" / name
-    fetched_file, fetched_run = output / "submissions" / f"{name}.csv", output / "runs" / name
-    if name.casefold() in RESERVED or name.casefold().startswith("bench"):
-        raise BadInput(f"{slug}: a run has the reserved name {name}", hint="rename the recipe and run the kernel again")
+    file, fetched_file = home / "submissions" / f"{name}.csv", output / "submissions" / f"{name}.csv"
     if fetched_file.is_symlink() or not fetched_file.is_file() or ledger.digest(fetched_file) != row.file_sha256:
         raise KitError(f"{slug}: the submission of {name} is incomplete", hint=f"run `{hints.command('output')}` again")
     if os.path.lexists(file) and (not file.is_file() or ledger.digest(file) != row.file_sha256):
@@ -183,6 +221,14 @@ def _check_fetched(home: Path, output: Path, slug: str, row: Row) -> None:
             f"{slug}: the submission of {name} differs from the one in the ledger",
             hint=f"remove the row of {name} from submissions/ledger.csv to fetch it",
         )
+    _check_folder(home, output, slug, name)
+
+
+def _check_folder(home: Path, output: Path, slug: str, name: str) -> None:
+    """Refuse the folder of a fetched run that is none or has links, and remove files from it that no run writes."""
+    if files.safe_name(name, slug).casefold() in RESERVED or name.casefold().startswith("bench"):
+        raise BadInput(f"{slug}: a run has the reserved name {name}", hint="rename the recipe and run the kernel again")
+    run, fetched_run = home / "runs" / name, output / "runs" / name
     if os.path.lexists(run) and (run.is_symlink() or not run.is_dir()):
         raise BadInput(f"{run}: expected the folder of a run, found a file or link", hint="move it away")
     unexpected = f"do not use this output; `{hints.command('push')}` runs the kernel again"
