@@ -46,7 +46,7 @@ def main(config: runs.RunConfig) -> None:
     run = runs.begin(home / "runs", recipe, data, merged=config.merged)
     run.end_stage("reading data", start=config.started)
     print(f"run: runs/{run.name}{', resumed' if run.resumed else ''}", flush=True)
-    file, rows = home / "submissions" / f"{run.name}.csv", len(data.labels)
+    file = home / "submissions" / f"{run.name}.csv"
 
     def save(blend: Blend) -> None:
         run.save_blend(blend)
@@ -61,13 +61,14 @@ def main(config: runs.RunConfig) -> None:
         tensorboard=config.tensorboard,
         executor=load_executor(config.executor, config.ray_address),
         shard=config.shard,
-        after_each=lambda so_far: save(average(so_far, split, rows=rows)),
+        after_each=save,
     )
     run.end_stage("training")
     if config.shard and len(members) < recipe.members:
-        print(runs.shard_lines(config, run, list(members)))
+        print(runs.shard_lines(config, run, members))
         return
-    blend = rerank_blend(average(members, split, rows=rows), recipe, data, split, deadline=config.deadline)
+    blend = average(run.read_members(members), split, rows=len(data.labels))
+    blend = rerank_blend(blend, recipe, data, split, deadline=config.deadline)
     save(blend)
     run.end_stage("re-ranking")
     scores = score_blend(blend, recipe, split, data)

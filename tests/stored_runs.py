@@ -82,7 +82,7 @@ def store_scored_run(home: Path, recipe: Recipe, digits: Dataset, *, wrong: int 
     split = splits.split(
         digits.labels, folds=recipe.folds, members=recipe.members, holdout=recipe.holdout, seed=recipe.seed
     )
-    blend = average(runs.stored_members(folder, recipe.members), split, rows=len(digits.labels))
+    blend = average(runs.stored_members(folder, recipe.members).items(), split, rows=len(digits.labels))
     for name in ("oof", "holdout", "test"):
         np.save(folder / f"{name}.npy", getattr(blend, name))
     (folder / "scores.json").write_text(json.dumps(score_blend(blend, recipe, split, digits).as_json()))

@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.ensemble import members
 from digit_recognizer.ensemble.blend import Blend
 from digit_recognizer.ensemble.members import Member
-from digit_recognizer.errors import BadInput, printable
+from digit_recognizer.errors import BadInput, KitError, printable
 from digit_recognizer.evaluation import plots
 from digit_recognizer.evaluation.scores import Scores
 from digit_recognizer.recipe import Recipe
@@ -120,6 +120,17 @@ class Run:
     def owner(self, index: int) -> str:
         """Return the digest that marks the files of member ``index``."""
         return provenance.member_owner(self.identity, index)
+
+    def read_member(self, index: int) -> Member:
+        """Read a member of this run; ``KitError`` if its files were removed or changed during the run."""
+        try:
+            return members.read_member(self.member(index), self.owner(index))
+        except BadInput as error:
+            raise KitError(f"{error}; it was changed during the run", hint="rerun the command") from error
+
+    def read_members(self, indices: Iterable[int]) -> Iterator[tuple[int, Member]]:
+        """Yield indices and members one by one; see ``read_member``."""
+        return ((index, self.read_member(index)) for index in indices)
 
     def save_blend(self, blend: Blend) -> None:
         """Write the probabilities of the blend: ``oof.npy``, ``holdout.npy``, ``test.npy``."""

@@ -1,7 +1,7 @@
 """Training of a run's members, with a fake trainer: which members are trained, kept, and trained again."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ def train_run(
 ) -> dict[int, Member]:
     run = runs.begin(home, recipe, DATA)
     try:
-        return train.train_members(
+        trained = train.train_members(
             recipe,
             DATA,
             split,
@@ -37,6 +37,7 @@ def train_run(
             executor=InProcess(),
             **options,  # type: ignore[arg-type]
         )
+        return dict(run.read_members(trained))
     finally:
         run._lock.close()
 
@@ -48,21 +49,27 @@ def only_member(home: Path, index: int) -> Path:
 
 def test_all_members_are_trained_and_returned(tmp_path: Path) -> None:
     trainer = FakeTrainer()
-    seen: list[list[int]] = []
-
-    def after_each(so_far: Mapping[int, Member]) -> None:
-        seen.append(sorted(so_far))
-
-    trained = train_run(tmp_path, trainer, after_each=after_each)
+    blends: list[blend.Blend] = []
+    trained = train_run(tmp_path, trainer, after_each=blends.append)
     assert trainer.trained == sorted(trained) == [0, 1, 2]
-    assert seen == [[0], [0, 1], [0, 1, 2]]
+    assert [len(so_far.folds) for so_far in blends] == [1, 2, 3]
+    every = [member.probabilities["test"] for member in trained.values()]
+    np.testing.assert_array_equal(blends[0].test, every[0])
+    np.testing.assert_array_equal(blends[-1].test, np.mean(every, axis=0, dtype=np.float64).astype(np.float32))
+
+
+def test_shard_trains_its_members_and_the_rest_follows(tmp_path: Path) -> None:
+    for shard, trained in (((2, 2), [1]), ((1, 2), [0, 2]), (None, [])):
+        trainer = FakeTrainer()
+        train_run(tmp_path, trainer, shard=shard)
+        assert trainer.trained == trained
 
 
 def test_full_members_enter_the_test_probabilities_only(tmp_path: Path) -> None:
     recipe = RECIPE.changed(members=4, full_members=2)
     split = splits.split(LABELS, folds=4, members=4, holdout=0.1, seed=0, full_members=2)
     trained = train_run(tmp_path, FakeTrainer(), recipe, split=split)
-    both, judged = (blend.average(part, split, rows=200) for part in (trained, {0: trained[0], 1: trained[1]}))
+    both, judged = (blend.average(part.items(), split, rows=200) for part in (trained, {0: trained[0], 1: trained[1]}))
     assert (both.full_members, judged.full_members) == (2, 0)
     for name in ("oof", "holdout", "oof_last"):
         np.testing.assert_array_equal(getattr(both, name), getattr(judged, name))
@@ -76,9 +83,9 @@ def test_blend_waits_for_a_member_with_validation_rows(tmp_path: Path) -> None:
     split = splits.split(LABELS, folds=4, members=2, holdout=0.1, seed=0, full_members=1)
     train_run(tmp_path, FakeTrainer(), recipe, split=split)
     shutil.rmtree(only_member(tmp_path, 0))
-    seen: list[list[int]] = []
-    train_run(tmp_path, FakeTrainer(), recipe, split=split, after_each=lambda so_far: seen.append(sorted(so_far)))
-    assert seen == [[0, 1]]
+    blends: list[blend.Blend] = []
+    train_run(tmp_path, FakeTrainer(), recipe, split=split, after_each=blends.append)
+    assert [(len(so_far.folds), so_far.full_members) for so_far in blends] == [(1, 1)]
 
 
 def test_interrupted_run_keeps_its_members_and_trains_the_rest(
@@ -139,8 +146,8 @@ def test_truncated_member_is_trained_again(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"other")])
 def test_member_changed_during_the_run_is_an_error(change: Callable[[Path], object], tmp_path: Path) -> None:
-    def after_each(so_far: Mapping[int, Member]) -> None:
-        if len(so_far) == 3:
+    def after_each(so_far: blend.Blend) -> None:
+        if len(so_far.folds) == 3:
             change(only_member(tmp_path, 0) / "fold.npy")
 
     with pytest.raises(KitError, match=r"fold\.npy: .*; it was changed during the run") as raised:

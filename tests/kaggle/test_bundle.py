@@ -17,7 +17,7 @@ from kernel_script import PYTHON, SHORT, build, kernel_environment
 
 # Packages of Kaggle's image; rich is a dependency of Keras.
 IMAGE_PACKAGES = {"keras", "matplotlib", "numpy", "pandas", "rich", "scipy", "sklearn", "tensorflow"}
-OPTIONAL_PACKAGES = {"filelock"}  # imported inside try
+OPTIONAL_PACKAGES = {"filelock", "ray"}  # imported inside try
 REPORT_PACKAGES = {"PIL", "cleanlab", "jinja2", "plotly"}  # imported by functions that a kernel does not call
 
 

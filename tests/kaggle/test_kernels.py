@@ -336,7 +336,7 @@ def test_output_of_a_running_kernel_is_refused(home: Path, kaggle: Server, capsy
 def test_output_without_a_run_is_refused(home: Path, kaggle: Server, capsys: pytest.CaptureFixture[str]) -> None:
     kaggle.kernel_status, kaggle.kernel_failure = "ERROR", "out of memory"
     error = refused(["output"], capsys, 1)
-    assert "no complete run in its output; it failed: out of memory\nhint: `digit-recognizer push`" in error
+    assert "no run in its output; it failed: out of memory\nhint: `digit-recognizer push`" in error
 
 
 def test_file_outside_the_output_folder_is_refused(
@@ -347,3 +347,35 @@ def test_file_outside_the_output_folder_is_refused(
     assert "points outside" in refused(["output"], capsys, 1)
     assert contents(home) == before
     assert not list(home.parent.glob("**/outside"))
+
+
+def test_kernel_of_a_shard_has_a_name_of_its_own(
+    home: Path, kaggle: Server, kernel_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["push", *SHORT, "--shard", "2/3"]) == 0
+    (sent,) = kaggle.kernels
+    assert (sent["slug"], sent["newTitle"]) == (f"{USER}/digit-recognizer-kit-2-of-3", "Digit Recognizer Kit 2 of 3")
+    assert "'--shard', '2/3'" in re.sub(r"\s+", " ", (kernel_folder / "kernel.py").read_text())
+    assert "output --shard 2/3" in capsys.readouterr().out
+
+
+def test_incomplete_run_of_a_kernel_is_fetched(
+    home: Path, kaggle: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = {f"runs/a-1/{name}": b"{}" for name in ("run.json", "members/01/member.json", "members/01/evil.py")}
+    asked: list[str] = []
+
+    def download(client: client.Client, slug: str, folder: Path) -> None:
+        asked.append(slug)
+        write_output(output, folder)
+
+    monkeypatch.setattr(client.Client, "download_kernel_output", download)
+    monkeypatch.setattr(client.Client, "kernel_status", lambda client, slug: ("complete", ""))
+    for _ in range(2):
+        assert cli.main(["output", "--shard", "1/2"]) == 0
+    assert asked == [f"{USER}/digit-recognizer-kit-1-of-2"] * 2
+    assert "a-1: fetched into runs/, incomplete, 1 member\n" in capsys.readouterr().out
+    kept = {path.relative_to(home / "runs").as_posix() for path in (home / "runs").rglob("*") if path.is_file()}
+    assert {"a-1/run.json", "a-1/members/01/member.json"} <= kept
+    assert "a-1/members/01/evil.py" not in kept
+    assert not (home / "submissions" / "a-1.csv").exists()

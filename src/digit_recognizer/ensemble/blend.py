@@ -1,7 +1,7 @@
 """Average the probabilities of members: arrays in, arrays out, no files."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -47,37 +47,77 @@ class Blend:
     stopped: bool
 
 
-def average(members: Mapping[int, Member], split: Split, *, rows: int) -> Blend:
-    """Average the probabilities of the members.
+def average(members: Iterable[tuple[int, Member]], split: Split, *, rows: int) -> Blend:
+    """Average the probabilities of members; see ``Average``.
 
     Args:
-        members: member index → member, at least one with validation rows.
+        members: indices and members, at least one with validation rows. They are consumed one by one.
         split: the split that the members were trained on.
         rows: the number of training rows.
     """
-    indices = sorted(index for index in members if not split.folds[index].full)
-    folds = tuple(split.folds[index] for index in indices)
-    by_name = {name: tuple(members[index].probabilities[name] for index in indices) for name in PROBABILITIES}
-    every_test = [members[index].probabilities["test"] for index in sorted(members)]
-    holdout, test = (
-        np.asarray(np.mean(parts, axis=0, dtype=np.float64), np.float32) for parts in (by_name["holdout"], every_test)
-    )
-    return Blend(
-        oof=out_of_fold(folds, by_name["fold"], rows),
-        oof_last=out_of_fold(folds, by_name["fold-last-epoch"], rows),
-        holdout=holdout,
-        test=test,
-        full_members=len(members) - len(indices),
-        folds=folds,
-        fold_members=by_name["fold"],
-        fold_members_last=by_name["fold-last-epoch"],
-        holdout_members=by_name["holdout"],
-        holdout_members_last=by_name["holdout-last-epoch"],
-        histories=[members[index].history for index in indices],
-        best_epochs=tuple(members[index].record["best_epoch"] for index in indices),
-        epochs=min(member.record["epochs"] for member in members.values()),
-        stopped=any(member.record["stopped"] for member in members.values()),
-    )
+    total = Average(split, rows)
+    for index, member in members:
+        total.add(index, member)
+    return total.blend()
+
+
+class Average:
+    """The mean of members that are added one by one.
+
+    Of each member only the probabilities of its validation fold and of the holdout are kept, so that a thousand members
+    fit into memory. The last bits of the test probabilities depend on the order in which members are added.
+
+    Args:
+        split: the split that the members were trained on.
+        rows: the number of training rows.
+    """
+
+    def __init__(self, split: Split, rows: int) -> None:
+        self._split, self._rows, self._count = split, rows, 0
+        self._test: npt.NDArray[np.float64] | float = 0.0
+        self._scored: dict[int, Member] = {}
+        self._epochs: list[int] = []
+        self._stopped = False
+
+    @property
+    def scored(self) -> bool:
+        """Whether a member with validation rows was added."""
+        return bool(self._scored)
+
+    def add(self, index: int, member: Member) -> None:
+        """Add the member with this index, counted from 0."""
+        self._test = self._test + member.probabilities["test"].astype(np.float64)
+        self._count += 1
+        self._epochs.append(member.record["epochs"])
+        self._stopped |= member.record["stopped"]
+        if not self._split.folds[index].full:
+            kept = {name: values for name, values in member.probabilities.items() if name != "test"}
+            self._scored[index] = replace(member, probabilities=kept)
+
+    def blend(self) -> Blend:
+        """Return the mean of the members so far, of which at least one has validation rows."""
+        indices = sorted(self._scored)
+        members = [self._scored[index] for index in indices]
+        folds = tuple(self._split.folds[index] for index in indices)
+        fold, fold_last, holdout, holdout_last = (
+            tuple(member.probabilities[name] for member in members) for name in PROBABILITIES if name != "test"
+        )
+        return Blend(
+            oof=out_of_fold(folds, fold, self._rows),
+            oof_last=out_of_fold(folds, fold_last, self._rows),
+            holdout=np.asarray(np.mean(holdout, axis=0, dtype=np.float64), np.float32),
+            test=np.asarray(self._test / self._count, np.float32),
+            full_members=self._count - len(indices),
+            folds=folds,
+            fold_members=fold,
+            fold_members_last=fold_last,
+            holdout_members=holdout,
+            holdout_members_last=holdout_last,
+            histories=[member.history for member in members],
+            best_epochs=tuple(member.record["best_epoch"] for member in members),
+            epochs=min(self._epochs),
+            stopped=self._stopped,
+        )
 
 
 def out_of_fold(folds: tuple[Fold, ...], members: tuple[Probabilities, ...], rows: int) -> Probabilities:

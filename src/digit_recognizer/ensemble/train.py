@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ from digit_recognizer.console import format_duration
 from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.data.splits import Split
 from digit_recognizer.ensemble import members
-from digit_recognizer.ensemble.blend import count_errors
+from digit_recognizer.ensemble.blend import Average, Blend, count_errors
 from digit_recognizer.ensemble.members import Member, MemberFiles
-from digit_recognizer.errors import BadInput, KitError
+from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training import budget, devices, numerics
 from digit_recognizer.training.executors import Executor, Reporter, local
@@ -113,11 +113,11 @@ def train_members(
     *,
     deadline: float | None = None,
     tensorboard: bool = False,
-    after_each: Callable[[Mapping[int, Member]], None] = lambda members: None,
+    after_each: Callable[[Blend], None] = lambda blend: None,
     train_one: Callable[..., MemberFiles] = train_member,
     executor: Executor = local,
     shard: tuple[int, int] | None = None,
-) -> dict[int, Member]:
+) -> list[int]:
     """Train the members that the run lacks; each is stored as soon as it is trained.
 
     Args:
@@ -125,23 +125,25 @@ def train_members(
         deadline: a time of ``time.monotonic`` at which the run should end. The pace is measured, and fewer members are
             trained if not all fit, or fewer epochs if not even one does.
         tensorboard: whether to write TensorBoard's logs into the run's folder.
-        after_each: called with the trained members after each member, once one of them has validation rows.
+        after_each: called with the mean of the trained members after each member, once one of them has validation rows.
         train_one: trains one member; see ``train_member``.
         executor: runs the members in parallel.
         shard: (k, n): train every n-th member only, from the k-th on; None for all.
 
     Returns:
-        member index → member, as stored.
+        the indices of the members that are stored.
 
     Raises:
         BadInput: the run's folder cannot be written, or the budget is too short to train anything.
-        KitError: the files of a trained member were removed or changed during the run.
     """
     owners = [run.owner(index) for index in range(recipe.members)]
-    trained = {index: member for index in range(recipe.members) if (member := _stored_member(run, recipe, index))}
-    stored = sorted(trained)
+    so_far, stored = Average(split, len(data.labels)), []
+    for index in range(recipe.members):
+        if member := _stored_member(run, recipe, index):
+            so_far.add(index, member)
+            stored.append(index)
     number, count = shard or (1, 1)
-    missing = [index for index in range(number - 1, recipe.members, count) if index not in trained]
+    missing = [index for index in range(number - 1, recipe.members, count) if index not in stored]
     workers, threads = executor.plan(recipe.members)
     longest, last_step, epochs = 0.0, None, recipe.epochs
     if deadline is not None and missing:
@@ -153,7 +155,7 @@ def train_members(
         missing, epochs, longest, last_step = missing[: plan.members], plan.epochs, plan.member_seconds, plan.last_step
         print(f"budget: {plan.members} of {recipe.members} members fit, {epochs} epochs each", flush=True)
     progress = Progress(recipe.members, epochs, stored, len(missing), workers=min(workers, len(missing)))
-    started = 0
+    trained, started = list(stored), 0
 
     def may_start() -> bool:
         nonlocal started
@@ -166,12 +168,13 @@ def train_members(
         longest = max(longest, seconds)
         members.write_member(run.member(index), owners[index], files_of_member)
         progress.over(index, f"member {index + 1}/{recipe.members} trained in {format_duration(seconds)}")
-        trained[index] = _trained_member(run, index)
+        trained.append(index)
+        so_far.add(index, run.read_member(index))
         report()
 
     def report() -> None:
-        if not all(split.folds[index].full for index in trained):
-            after_each(trained)
+        if so_far.scored:
+            after_each(so_far.blend())
 
     report()
     logs = run.folder / "tensorboard" if tensorboard else None
@@ -188,9 +191,7 @@ def train_members(
         states=_StoredStates(run),
         attempts=ATTEMPTS,
     )
-    for index in trained:  # the blend must equal that of the stored members
-        _trained_member(run, index)
-    return trained
+    return sorted(trained)
 
 
 class _StoredStates:
@@ -233,11 +234,3 @@ def _stored_member(run: "Run", recipe: Recipe, index: int) -> Member | None:
     with files.explained(folder):
         shutil.rmtree(folder)
     return None
-
-
-def _trained_member(run: "Run", index: int) -> Member:
-    """Read a member that was stored or trained by this process; ``KitError`` if its files have changed."""
-    try:
-        return members.read_member(run.member(index), run.owner(index))
-    except BadInput as error:
-        raise KitError(f"{error}; it was changed during the run", hint="rerun the command") from error
