@@ -18,7 +18,7 @@ from digit_recognizer.ensemble import train
 from digit_recognizer.errors import BadInput
 from digit_recognizer.evaluation import plots, report
 from digit_recognizer.recipe import load_recipe
-from fake_trainer import FakeTrainer, run_in_process
+from fake_trainer import FakeTrainer, InProcess
 
 DATA = Dataset(
     images=np.zeros((200, 28, 28), np.uint8),
@@ -45,7 +45,8 @@ def kernel(trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    fake = partial(train.train_members, train_one=trainer.train_one, run_jobs=run_in_process)
+    fake = partial(train.train_members, train_one=trainer.train_one)
+    monkeypatch.setattr(module, "load_executor", lambda name, address: InProcess())
     monkeypatch.setattr(module, "train_members", fake)
     monkeypatch.setattr(dataset, "load", lambda *_, **__: DATA)
     monkeypatch.setattr(plots, "save_plots", lambda *_: "plots: none")

@@ -110,7 +110,11 @@ def test_options_are_those_of_the_command_line() -> None:
     for verb, parser in verbs.choices.items():
         listed = variables.get(f"OPTIONS_{verb}", "").replace("$(OPTIONS_kernel)", variables["OPTIONS_kernel"])
         flags = {flag[2:].replace("-", "_").upper() for flag in parser._option_string_actions if flag[:2] == "--"}
-        assert set(listed.replace("$(SETTINGS)", variables["SETTINGS"]).split()) == flags - {"HELP", "KAGGLE_ROOT"}
+        assert set(listed.replace("$(SETTINGS)", variables["SETTINGS"]).split()) == flags - {
+            "HELP",
+            "KAGGLE_ROOT",
+            "MERGED",
+        }
 
 
 @pytest.mark.parametrize("verb", [*cli.USER_VERBS, *cli.DEVELOPER_VERBS])
@@ -217,7 +221,7 @@ def checkout(tmp_path: Path) -> Path:
     (folder / "tools").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", folder)
     (folder / "requirements").mkdir()
-    for name in ("base", "demo", "labels", "tune", "tensorboard", "notebook", "dev"):
+    for name in ("base", "demo", "labels", "ray", "tune", "tensorboard", "notebook", "dev"):
         (folder / "requirements" / f"{name}.txt").touch()
     (folder / "pyproject.toml").touch()
     (folder / "tools" / "setup_venv.py").write_text(
@@ -249,7 +253,8 @@ def sets_up(folder: Path, target: str = "setup") -> list[str]:
         ("tune", "tune", []),
         ("demo", "demo", []),
         ("notebook", "notebook", []),
-        ("test", "dev", ["demo", "labels", "tune", "tensorboard"]),
+        ("ray", "ray", []),
+        ("test", "dev", ["demo", "labels", "ray", "tune", "tensorboard"]),
     ],
 )
 def test_changed_requirements_are_installed(checkout: Path, stamp: str, name: str, included: list[str]) -> None:

@@ -14,13 +14,13 @@ from digit_recognizer import command_line, hints
 from digit_recognizer import recipe as recipes
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import Recipe
-from digit_recognizer.training.executors import EXECUTORS
 
 if TYPE_CHECKING:
     from digit_recognizer.runs import RunConfig
 
 STARTED = time.monotonic()
 KERNEL_BUDGET = 8.5 * 3600  # seconds: Kaggle's shortest limit of a kernel is 9 hours
+EXECUTORS = ("local", "ray")
 MEMBERS_KEPT = "trained members are kept; rerun the command to resume"
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 

@@ -9,7 +9,6 @@ from digit_recognizer import hints
 from digit_recognizer.errors import KitError
 from digit_recognizer.training.progress import Progress
 
-EXECUTORS = ("local", "ray")
 MESSAGES_PER_SECOND = 5
 
 
@@ -103,7 +102,7 @@ class Executor(Protocol):
 
 
 def load_executor(name: str, ray_address: str | None = None) -> Executor:
-    """Return an executor of ``EXECUTORS``.
+    """Return the executor ``local`` or ``ray``.
 
     Raises:
         KitError: Ray is not installed, or the cluster cannot be reached.

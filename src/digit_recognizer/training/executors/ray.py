@@ -168,6 +168,8 @@ def _drain(messages: Any) -> list[tuple[str, tuple[Any, ...]]]:
 
 
 def _death(error: Exception) -> KitError:
+    cause = str(getattr(error, "cause", None) or error).strip().splitlines() or [""]
     return KitError(
-        f"worker killed ({type(error).__name__})", hint="trained members are kept; rerun the command to resume"
+        f"Ray: worker killed ({type(error).__name__}: {cause[0][:200]})",
+        hint="trained members are kept; rerun the command to resume",
     )
