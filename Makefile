@@ -20,7 +20,7 @@ override OPTIONS_report := RUN ALL DATA
 override OPTIONS_demo := RUN
 override OPTIONS_check := FILE ROWS JSON
 override OPTIONS_submit := FILE RUN MESSAGE WAIT YES FORCE NO_WAIT
-override OPTIONS_compare := DATA RECIPES SEEDS JSON
+override OPTIONS_compare := DATA RECIPES SEEDS JSON EXECUTOR RAY_ADDRESS
 override OPTIONS_tune := DATA RECIPE TRIALS FIELDS BUDGET $(SETTINGS)
 override OPTIONS_kernel := ACCELERATOR RECIPE BUDGET $(SETTINGS) NOTEBOOK SHARD
 override OPTIONS_push := $(OPTIONS_kernel)
@@ -111,7 +111,7 @@ report: .venv/run.stamp ## write a page with scores, curves and errors of a run
 demo: .venv/demo.stamp ## open a page that predicts the digits that you draw on it
 check: .venv/run.stamp ## check a submission file and name every fault by line
 submit: .venv/run.stamp ## send a submission to Kaggle and wait for its score
-compare: .venv/run.stamp ## train several recipes on the same rows and compare them
+compare: .venv/$(EXECUTOR_STAMP).stamp ## train several recipes on the same rows and compare them
 tune: .venv/tune.stamp ## search for better values of a recipe's fields with Optuna
 notebook: .venv/notebook.stamp ## open the walkthrough of a run in JupyterLab
 kernel: .venv/run.stamp ## write the script that Kaggle runs into build/kernel/

@@ -154,6 +154,7 @@ def build_parser() -> command_line.Parser:
         metavar="N",
         help="number of seeds, 0 to N-1; N is 1 to 1000 (default: 1)",
     )
+    run_options.add_executor_options(compare)
 
     tune = add("tune", _tune, "completed trials are kept; rerun the command to resume", recipe="quick", trials=30)
     run_options.add_data_option(tune)
@@ -327,7 +328,9 @@ def _compare(arguments: argparse.Namespace) -> Outcome:
         raise BadInput(
             f"{hints.option('recipes')}: expected at least one recipe", hint=hints.option("recipes", "dense,conv-pool")
         )
-    summaries = compare.compare(Path.cwd(), arguments.data, names, arguments.seeds)
+    executor, address = run_options.executor_from(arguments)
+    options = ["--executor", executor, *(["--ray-address", address] if address else [])]
+    summaries = compare.compare(Path.cwd(), arguments.data, names, arguments.seeds, options)
     return Outcome(document={"recipes": compare.as_json(summaries)})
 
 

@@ -105,7 +105,7 @@ def executor_from(arguments: argparse.Namespace) -> tuple[str, str | None]:
             raise BadInput(f"{hints.option('ray_address')}: only with {ray}", hint=f"add {ray}")
         return name, None
     for option in ("budget", "tensorboard"):  # the pace of other machines is unknown, and their files stay there
-        if getattr(arguments, option, None):
+        if getattr(arguments, option, None):  # compare has neither
             raise BadInput(f"{hints.option(option)}: not with {ray}", hint=local)
     return name, address or os.environ.get("RAY_ADDRESS") or None
 

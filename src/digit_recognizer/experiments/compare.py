@@ -90,7 +90,9 @@ class RecipeSummary:
         return metrics.score(sum(self.errors), self.rows * len(self.errors), distinct=self.distinct)
 
 
-def compare(home: Path, data: Path | None, names: Sequence[str], seeds: int) -> list[RecipeSummary]:
+def compare(
+    home: Path, data: Path | None, names: Sequence[str], seeds: int, options: Sequence[str] = ()
+) -> list[RecipeSummary]:
     """Train each recipe with each seed, unless a complete run exists, and print and store the table.
 
     All recipes of a seed have the same holdout: the largest fraction that one of them sets. The tables are stored in
@@ -101,6 +103,7 @@ def compare(home: Path, data: Path | None, names: Sequence[str], seeds: int) -> 
         data: folder or zip of the competition's files; None for ``data/``, or else the bundled sample.
         names: names of recipes, or recipe files.
         seeds: number of seeds, counted from 0.
+        options: more options of ``kernel.py`` that change no result, such as the executor.
 
     Raises:
         BadInput: an unknown recipe, data that cannot be read, or no recipe with a holdout.
@@ -128,8 +131,8 @@ def compare(home: Path, data: Path | None, names: Sequence[str], seeds: int) -> 
             seeded, labels = recipe.changed(seed=seed), digits.labels[rows]
             result = find_result(home / "runs", seeded, digits, labels)
             if result is None:
-                options = ["--holdout", str(fraction), "--seed", str(seed)]
-                run_recipe(name, [*options, *(["--data", str(data)] if data else [])], cwd=home)
+                words = ["--holdout", str(fraction), "--seed", str(seed), *options]
+                run_recipe(name, [*words, *(["--data", str(data)] if data else [])], cwd=home)
                 result = find_result(home / "runs", seeded, digits, labels)
             else:
                 print("complete run found; not trained again", flush=True)
