@@ -22,7 +22,11 @@ def _epoch_batches(batches: Any) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize(
-    "make", [backend.batches, lambda *arrays, size, shuffle_seed=None: backend._Batches(arrays, size, shuffle_seed, 0)]
+    "make",
+    [
+        backend.batches,
+        lambda *arrays, size, shuffle_seed=None, order=0: backend._Batches(arrays, size, shuffle_seed, order),
+    ],
 )
 def test_shuffled_batches_are_full_and_depend_on_seed_and_epoch(make: Any) -> None:
     rows, labels = np.arange(1000), np.arange(1000) % 10
@@ -41,6 +45,8 @@ def test_shuffled_batches_are_full_and_depend_on_seed_and_epoch(make: Any) -> No
         for seed in (3, 4)
     )
     assert (again == first).all()
+    later = make(rows, labels, size=64, shuffle_seed=3, order=1)
+    assert (np.concatenate([batch[0] for batch in _epoch_batches(later)]) == second).all()
     assert (other == first).mean() < 0.02
     assert (np.concatenate([batch[0] for batch in _epoch_batches(make(rows, size=64))]) == rows).all(), (
         "all rows without shuffling"

@@ -1,5 +1,6 @@
 """Train the missing members of a run, each in a worker process, and store them."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -20,7 +21,7 @@ from digit_recognizer.ensemble.members import Member, MemberFiles
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training import budget, devices, numerics
-from digit_recognizer.training.executors import Executor, Reporter, local
+from digit_recognizer.training.executors import Executor, Reporter, local, processes
 from digit_recognizer.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def train_member(
     holdout = split.holdout[:0] if fold.full else split.holdout
     holdout_images, holdout_labels = data.images[holdout], data.labels[holdout]
     member_recipe = recipe.of_member(index)
-    with tempfile.TemporaryDirectory(prefix="digit-recognizer-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=processes.temporary_prefix(os.getpid())) as scratch:
         checkpoint = Path(scratch) / members.NETWORK
         trained = trainer.train_member(
             member_recipe,

@@ -33,7 +33,7 @@ def _without_startup_messages() -> Iterator[None]:
     sys.stderr.flush()
     stderr = os.dup(2)
     # A named file, which the parent process reads if this one is killed.
-    with tempfile.NamedTemporaryFile(prefix=processes.stderr_file(os.getpid())) as captured:
+    with tempfile.NamedTemporaryFile(prefix=processes.temporary_prefix(os.getpid())) as captured:
         os.dup2(captured.fileno(), 2)
         try:
             yield

@@ -1,5 +1,6 @@
 """Start worker processes, and read what they wrote to standard error before they were killed."""
 
+import shutil
 import signal
 import sys
 import tempfile
@@ -31,15 +32,21 @@ def hide_unused() -> None:
     sys.modules.update(hidden)
 
 
-def stderr_file(process: int) -> str:
-    """Return the start of the name of a temporary file in which a process captures its standard error."""
+def temporary_prefix(process: int) -> str:
+    """Return the start of the names of the temporary files and folders of a process, such as its standard error."""
     return f"digit-recognizer-{process}-"
 
 
 def last_stderr_line(process: BaseProcess) -> str:
-    """Remove the file of a process's captured standard error and return its last line; empty if there is none."""
+    """Remove the temporary files of a process that has ended; return the last line of its captured standard error.
+
+    The line is empty if there is none.
+    """
     last = ""
-    for path in Path(tempfile.gettempdir()).glob(f"{stderr_file(process.pid or 0)}*"):
+    for path in Path(tempfile.gettempdir()).glob(f"{temporary_prefix(process.pid or 0)}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+            continue
         with suppress(OSError):
             lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
             last = next((line.strip() for line in reversed(lines) if line.strip()), "")
