@@ -6,6 +6,7 @@ dies is started again with its last state, on any node.
 """
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from digit_recognizer.training import devices, numerics
 from digit_recognizer.training.executors import Job, Reporter, States, describe_failure, processes
 from digit_recognizer.training.progress import Progress
 
+CONNECT_SECONDS = 10
 POLL_SECONDS = 0.2
 
 
@@ -48,6 +50,9 @@ class RayExecutor:
             runtime["py_modules"] = [str(Path(digit_recognizer.__file__).parent)]
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
+            if address and ":" in (place := address.removeprefix("ray://")):  # Ray itself would retry for minutes
+                host, _, port = place.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
             if not ray.is_initialized():
                 self._ray.init(
                     address=address or "local",
@@ -57,7 +62,7 @@ class RayExecutor:
                     log_to_driver=False,
                     logging_level="ERROR",
                 )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise KitError(
                 f"Ray: no connection to {address or 'this machine'}: {str(error).splitlines()[0]}",
                 hint=f"check {hints.option('ray_address')}, and that the cluster runs Ray {ray.__version__}",
