@@ -176,17 +176,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def safe_name(name: str, where: str) -> str:
+def safe_name(name: str, where: str, *, hint: str = "") -> str:
     """Return ``name`` if it is safe as a part of a path.
 
     Args:
         name: a name from a ledger, the output of a kernel or the command line.
         where: the source of the name, for the message.
+        hint: the fix, for the error.
 
     Raises:
-        BadInput: the name is empty or longer than 120 characters, contains a path separator or an unprintable
+        BadInput: the name is empty or longer than 120 bytes of UTF-8, contains a path separator or an unprintable
             character, or begins or ends with a dot or a space.
     """
-    if not 0 < len(name) <= 120 or set(name) & set("/\\:") or name.strip(". ") != name or not name.isprintable():
-        raise BadInput(f"{where}: expected a plain file name, found {name[:60]!a}")
+    size = len(name.encode("utf-8", "replace"))  # file systems allow 255 bytes, with the endings that are added
+    if not 0 < size <= 120 or set(name) & set("/\\:") or name.strip(". ") != name or not name.isprintable():
+        raise BadInput(f"{where}: expected a plain file name, found {name[:60]!a}", hint=hint)
     return name

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digit_recognizer import files
-from digit_recognizer.errors import BadInput
+from digit_recognizer.errors import BadInput, printable
 from digit_recognizer.evaluation import metrics
 from digit_recognizer.evaluation.metrics import Score
 
@@ -260,9 +260,13 @@ def _rows(path: Path) -> list[tuple[str, Row]]:
         columns = [_unescaped(column).strip() for column in next(lines, [])]
         if "run" not in columns:
             expected = f"expected the header {FIELDS[0]},{FIELDS[1]},…,{FIELDS[-1]}"
-            raise BadInput(f"{path}, line 1: {expected}, found {','.join(columns)[:60] or 'nothing'}", hint=RESTORE)
+            raise BadInput(
+                f"{path}, line 1: {expected}, found {printable(','.join(columns)[:60]) or 'nothing'}", hint=RESTORE
+            )
         if repeated := next((column for column in columns if column and columns.count(column) > 1), None):
-            raise BadInput(f"{path}, line 1: expected each column once, found {repeated[:60]} twice", hint=RESTORE)
+            raise BadInput(
+                f"{path}, line 1: expected each column once, found {printable(repeated[:60])} twice", hint=RESTORE
+            )
         rows = []
         for fields in lines:
             line = lines.line_num
@@ -296,7 +300,7 @@ def _row(location: str, columns: list[str], fields: list[str]) -> Row:
             extra.append((column, field))
         elif field:
             raise BadInput(f"{location}: expected a column name, found none for {field[:60]!r}", hint=RESTORE)
-    files.safe_name(values["run"], f"{location}, column run")
+    files.safe_name(values["run"], f"{location}, column run", hint=RESTORE)
     for errors, rows in PARTS:
         count, limit = values.get(errors), values.get(rows)
         if count is not None and limit is not None and count > limit:

@@ -101,6 +101,9 @@ class Recipe:
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
+            kinds, expected = KINDS[setting.type]
+            if type(value) not in kinds:
+                raise BadInput(f"recipe, {setting.name}: expected {expected}, found {_shown(value)}")
             for part in value.split("+") if setting.name in PER_MEMBER else [value]:
                 choices = setting.metadata.get("choice", (part,))
                 if part not in choices:

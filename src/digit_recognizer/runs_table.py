@@ -1,5 +1,6 @@
 """The table of runs: expected, validation and public scores, and the gap between the first and the last."""
 
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -67,7 +68,7 @@ def as_json(rows: list[Row], obstacles: Mapping[str, str]) -> list[dict[str, Any
             "recipe": row.recipe,
             "recipe_digest": row.recipe_digest,
             "commit": row.commit,
-            "members": int(row.members) if row.members.isdecimal() else None,
+            "members": int(row.members) if re.fullmatch("[0-9]{1,9}", row.members) else None,
             "expected": row.estimate if row.expected else None,
             "expected_interval": row.interval if row.expected else None,
             "holdout": asdict(row.blend) if row.blend else None,

@@ -28,6 +28,7 @@ Probabilities = npt.NDArray[np.float32]
 STATE = "state.npz"
 RECORD, HISTORY, NETWORK, SUMMARY = "member.json", "history.json", "network.keras", "network.txt"
 PROBABILITIES = ("fold", "fold-last-epoch", "holdout", "holdout-last-epoch", "test")
+RUN_AGAIN_HINT = "remove the run's folder and run again"
 FILES = (HISTORY, NETWORK, SUMMARY, *(f"{name}.npy" for name in PROBABILITIES))
 
 
@@ -133,11 +134,52 @@ def read_member(folder: Path, owner: str) -> Member:
             raise BadInput(f"{folder / name}: damaged: content differs from what training wrote")
     probabilities = {}
     for name in PROBABILITIES:
-        array = np.load(io.BytesIO(contents[f"{name}.npy"]), allow_pickle=False)
-        if array.dtype != np.float32 or array.shape[1:] != (10,) or not np.isfinite(array).all():
-            raise BadInput(f"{folder / name}.npy: expected finite probabilities, float32 (rows, 10)")
-        probabilities[name] = array
+        probabilities[name] = parse_array(contents[f"{name}.npy"], folder / f"{name}.npy")
+        if not np.isfinite(probabilities[name]).all():
+            raise BadInput(f"{folder / name}.npy: expected finite probabilities")
     return Member(record, json.loads(contents[HISTORY]), probabilities)
+
+
+def read_blend(path: Path, rows: int, *, gaps: bool = False) -> Probabilities:
+    """Read probabilities of a blend, float32 (rows, 10).
+
+    Args:
+        path: the ``.npy`` file.
+        rows: the expected number of rows.
+        gaps: whether rows may be NaN, as those of no validation fold are.
+
+    Raises:
+        BadInput: the file cannot be read, is damaged, or has another number of rows.
+    """
+    array = parse_array(_content(path), path)
+    if len(array) != rows:
+        raise BadInput(f"{path}: expected float32 ({rows}, 10), found {len(array)} rows", hint=RUN_AGAIN_HINT)
+    known = array[~np.isnan(array).all(axis=1)] if gaps else array
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not ((known >= 0).all() and (abs(known.sum(axis=1) - 1) < 1e-3).all()):
+            raise BadInput(f"{path}: damaged: the probabilities of a row do not sum to 1", hint=RUN_AGAIN_HINT)
+    return array
+
+
+def parse_array(content: bytes, path: Path) -> Probabilities:
+    """Return the array in the content of a ``.npy`` file, float32 (rows, 10). Nothing is unpickled.
+
+    Args:
+        content: the bytes of the file.
+        path: its path, for messages.
+
+    Raises:
+        BadInput: the file is damaged, or it is another array.
+    """
+    try:
+        array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy parses the header as Python source, which raises errors of many types
+        raise BadInput(f"{path}: damaged: {' '.join(str(error).split())[:200]}", hint=RUN_AGAIN_HINT) from None
+    if array.dtype != np.float32 or array.shape[1:] != (10,):
+        raise BadInput(
+            f"{path}: expected float32 (rows, 10), found {array.dtype.name} {array.shape}", hint=RUN_AGAIN_HINT
+        )
+    return np.asarray(array)
 
 
 def _content(path: Path) -> bytes:

@@ -27,6 +27,7 @@ from digit_recognizer.console import format_duration
 from digit_recognizer.data import dataset, splits
 from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.data.splits import Split
+from digit_recognizer.ensemble import members
 from digit_recognizer.ensemble.blend import count_errors
 from digit_recognizer.ensemble.members import Member, Probabilities
 from digit_recognizer.errors import BadInput, printable
@@ -101,22 +102,22 @@ def read_run(folder: Path, data: Dataset) -> StoredRun:
         about=about,
         recipe=recipe,
         scores=Scores.from_json(written := files.read_json(folder / "scores.json")),
-        stages=written.get("stages", []),
+        stages=_checked_stages(written.get("stages", [])),
         members=runs.stored_members(folder),
         split=split,
-        **{name: _read_probabilities(folder / f"{name}.npy", rows) for name, rows in shapes.items()},
+        **{name: members.read_blend(folder / f"{name}.npy", rows, gaps=name == "oof") for name, rows in shapes.items()},
     )
 
 
-def _read_probabilities(path: Path, rows: int) -> Probabilities:
-    try:
-        with files.explained(path):
-            array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise BadInput(f"{path}: damaged: {error}", hint="remove the run's folder and run again") from None
-    if array.dtype != np.float32 or array.shape not in ((rows, 10), (0, 10)):
-        raise BadInput(f"{path}: expected float32 ({rows}, 10), found {array.dtype} {array.shape}")
-    return np.asarray(array)
+def _checked_stages(stages: Any) -> list[dict[str, Any]]:
+    """Return the stages of a run, as ``Run.end_stage`` records them."""
+    kinds = {"stage": str, "seconds": float | int, "peak_memory": float | int}
+    for stage in stages if isinstance(stages, list) else [stages]:
+        if not all(isinstance(provenance.as_dict(stage).get(name), kind) for name, kind in kinds.items()):
+            raise BadInput(
+                "scores.json: damaged: expected stages with seconds and peak memory", hint=members.RUN_AGAIN_HINT
+            )
+    return list(stages)
 
 
 def load_data(folder: Path | None, given: Path | None, home: Path) -> Dataset:
@@ -402,14 +403,14 @@ def describe_members(run: StoredRun, data: Dataset) -> list[dict[str, Any]]:
 
 def describe_run(run: StoredRun, data: Dataset) -> Sequence[tuple[str, str]]:
     """Return names and values of the facts about a run."""
-    identity, machine = run.about["identity"], run.about.get("machine", {})
-    versions = identity.get("versions", {})
+    identity, machine = run.about["identity"], provenance.as_dict(run.about.get("machine"))
+    versions = provenance.as_dict(identity.get("versions"))
     trained = sum(member.record["seconds"] for member in run.members.values())
     facts = {
         "recipe": str(run.recipe),
         "began": run.about.get("began", ""),
         "training": f"{format_duration(trained)}, sum over {len(run.members)} members",
-        "machine": ", ".join(filter(None, [machine.get("processor"), f"{machine.get('cores')} cores"])),
+        "machine": ", ".join(filter(None, [str(machine.get("processor") or ""), f"{machine.get('cores')} cores"])),
         "system": machine.get("system", ""),
         "data": f"{len(data.labels):,} training rows, {len(data.test_images):,} test rows, {identity['data']}",
         "commit": run.about.get("commit") or "",

@@ -1,6 +1,6 @@
 """Score a blend against the training labels."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -59,9 +59,9 @@ class Scores:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Scores":
-        """Return the scores that ``as_json`` wrote; ``BadInput`` if a value is missing."""
+        """Return the scores that ``as_json`` wrote; ``BadInput`` if a value is missing or of another type."""
         try:
-            return cls(
+            scores = cls(
                 **{field.name: values[field.name] for field in fields(cls) if field.name != "full_members"}
                 | {"full_members": values.get("full_members", 0)}  # runs of earlier versions have none
                 | {
@@ -73,6 +73,8 @@ class Scores:
                     "confusion": np.array(values["confusion"]),
                 }
             )
+            _check_types(scores)
+            return scores
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"scores.json: damaged: {error!r}", hint="remove the run's folder and run again") from None
 
@@ -111,6 +113,22 @@ class Scores:
             lines.append("warning: barely trained")
             lines.append(f"hint: increase {hints.option('budget')} or {hints.option('epochs')}")
         return "\n".join(lines)
+
+
+def _check_types(values: Any) -> None:
+    """Raise ``TypeError`` if a field of a dataclass, or of one in it, has another type than declared."""
+    for field in fields(values):
+        value = getattr(values, field.name)
+        if field.name == "confusion":
+            if value.shape != (10, 10) or value.dtype.kind != "i":
+                raise TypeError(f"confusion: expected integers (10, 10), found {value.dtype.name} {value.shape}")
+        elif field.name == "holdout_members":
+            for member in value:
+                _check_types(member)
+        elif not isinstance(value, field.type):  # type: ignore[arg-type]
+            raise TypeError(f"{field.name}: expected {field.type}, found {type(value).__name__}")
+        elif is_dataclass(value):
+            _check_types(value)
 
 
 def score_blend(blend: Blend, recipe: Recipe, split: Split, data: Dataset) -> Scores:
