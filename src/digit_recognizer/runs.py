@@ -273,7 +273,8 @@ def stored_members(folder: Path, count: int | None = None) -> dict[int, Member]:
     """
     identity = _stored_identity(folder)
     if count is None:
-        indices = sorted(int(path.parent.name) for path in folder.glob(f"members/[0-9]*/{members.RECORD}"))
+        names = [path.parent.name for path in folder.glob(f"members/*/{members.RECORD}")]
+        indices = sorted(int(name) for name in names if re.fullmatch("[0-9]{2,4}", name))
     else:
         indices = list(range(count))
     return {
@@ -301,12 +302,8 @@ def restore_submission(folder: Path, file: Path, copy_to: Path | None) -> None:
     paths = [path for path in (file, copy_to) if path and (path == copy_to or not path.exists())]
     if not paths:
         return
-    probabilities = folder / "test.npy"
-    try:
-        with files.explained(probabilities):
-            digits = np.load(probabilities, allow_pickle=False).argmax(axis=1)
-    except (ValueError, EOFError) as error:
-        raise BadInput(f"{probabilities}: damaged: {error}", hint="remove the run's folder and run again") from None
+    rows = provenance.as_count(files.read_json(folder / "run.json").get("test_rows")) or 0
+    digits = members.read_blend(folder / "test.npy", rows).argmax(axis=1)
     for path in paths:
         submission.write(path, digits)
 
