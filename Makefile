@@ -33,7 +33,7 @@ override FORMER_VIEW := PREPROCESSING
 override FORMER_NEIGHBOURS := KNN_WEIGHT
 
 override PACKAGE_VERBS := doctor data run scores merge report demo check submit compare tune notebook kernel push status logs output bench
-override VERBS := help setup $(PACKAGE_VERBS) test lint image clean
+override VERBS := help setup $(PACKAGE_VERBS) test fuzz lint image clean
 override options_of = $(OPTIONS_$(1)) $(if $(filter $(1),$(PACKAGE_VERBS)),HELP)
 override KNOWN := $(sort $(foreach verb,$(VERBS),$(call options_of,$(verb))))
 # Options are variables of the command line only: the environment may contain other variables of these names.
@@ -122,6 +122,7 @@ output: .venv/run.stamp ## fetch what the pushed kernel wrote: submission and ru
 ##@
 ##@ for developers:
 test: lint ## check style and types, run the tests; FAST=1: without training
+fuzz: .venv/test.stamp ## run the tests with random inputs, 10,000 inputs for each
 lint: .venv/test.stamp ## check style and types
 image: build/image/stamp .venv/test.stamp ## test the kernel script with the packages of Kaggle's image
 bench: .venv/run.stamp ## measure scores, times and training pace against their goals
@@ -145,6 +146,9 @@ lint:
 # Tests that train share their runs within a file, so a file stays in one process.
 test:
 	@$(PY) -m pytest -q -n 2 --dist $(if $(filter --fast,$(options)),worksteal -m "not slow",loadfile)
+
+fuzz:
+	@FUZZ_CASES=10000 $(PY) -m pytest -q -n 2 --dist worksteal -m fuzz
 
 image:
 	@KERNEL_PYTHON=$(CURDIR)/build/image/bin/python $(PY) -m pytest -q tests/end_to_end/test_kernel_script.py -k alone

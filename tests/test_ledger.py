@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import damage
 from conftest import FUZZ, ROOT
 from digit_recognizer import ledger
 from digit_recognizer.errors import BadInput
@@ -287,6 +288,7 @@ def any_rows(draw: st.DrawFn) -> list[Row]:
     return rows
 
 
+@pytest.mark.fuzz
 @settings(max_examples=FUZZ, deadline=None)
 @given(any_rows())
 def test_any_rows_are_read_as_written(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
@@ -301,16 +303,22 @@ def test_any_rows_are_read_as_written(tmp_path_factory: pytest.TempPathFactory, 
 
 
 HEADER = ",".join(ledger.FIELDS)
+STORED = [
+    Row(run="wide-1", recipe="wide", holdout_errors=9, holdout_rows=2100, public_score="0.99650", reference="7"),
+    Row(run="李 2", message='=a, "b"', file_sha256="ab", expected="0.99", expected_low="0.98", extra=(("x", "y"),)),
+]
 PIECES = st.sampled_from(
     [*ledger.FIELDS, *",;\t\n\r\"'=-", '\n"', '","', "a", "7", "9" * 5000, "\ufeff", "\x00", "٣", HEADER]
 )
 
 
+@pytest.mark.fuzz
 @settings(max_examples=FUZZ, deadline=None)
 @given(
     st.binary()
     | st.lists(PIECES, max_size=40).map(lambda pieces: "".join(pieces).encode())
     | st.lists(PIECES, max_size=40).map(lambda pieces: f"{HEADER}\n{','.join(pieces)}\n".encode())
+    | damage.EDITS.map(lambda edits: damage.edited(ledger._text(STORED).encode(), edits))
     | st.lists(st.sampled_from(["", "a", "1", "99", "=", "x y"]), min_size=20, max_size=40).map(
         lambda fields: f"{HEADER}\nb{','.join(fields)}\n".encode()
     )

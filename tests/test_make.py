@@ -40,7 +40,7 @@ def test_make_without_a_verb_prints_help(tmp_path: Path) -> None:
     users, _, developers = done.stdout.partition("for developers:")
     for verb, text in {**cli.USER_VERBS, "setup": "install the package and its requirements into .venv"}.items():
         assert re.search(f"^  make {verb} +{text}$", users, re.M)
-    for verb in (*cli.DEVELOPER_VERBS, "test", "lint", "image", "clean"):
+    for verb in (*cli.DEVELOPER_VERBS, "test", "fuzz", "lint", "image", "clean"):
         assert re.search(f"^  make {verb} +{cli.DEVELOPER_VERBS.get(verb, '')}", developers, re.M)
     assert "Exit status of make: 0 success, 2 any failure" in developers
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -133,6 +133,11 @@ def test_test_runs_lint_then_pytest_in_two_processes(tmp_path: Path) -> None:
     assert every == ".venv/bin/python -m pytest -q -n 2 --dist loadfile"
     _, fast = make(tmp_path, *STAMPS, "-n", "test", "FAST=1").stdout.splitlines()
     assert fast == '.venv/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow"'
+
+
+def test_fuzz_runs_the_marked_tests_with_more_inputs(tmp_path: Path) -> None:
+    command = make(tmp_path, *STAMPS, "-n", "fuzz").stdout
+    assert command == "FUZZ_CASES=10000 .venv/bin/python -m pytest -q -n 2 --dist worksteal -m fuzz\n"
 
 
 def test_test_stops_if_lint_fails(checkout: Path) -> None:

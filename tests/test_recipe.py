@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import damage
 from conftest import FUZZ, ROOT, one_line
 from digit_recognizer import cli, files, recipe
 from digit_recognizer.errors import BadInput
@@ -236,8 +237,17 @@ FILES = st.tuples(REQUIRED, st.lists(OTHERS, max_size=5)).map(
 )
 
 
+@pytest.mark.fuzz
 @settings(max_examples=FUZZ, deadline=None)
-@given(st.one_of(FILES, FILES, st.binary(max_size=200), st.text().map(lambda text: text.encode("utf-8", "replace"))))
+@given(
+    st.one_of(
+        FILES,
+        FILES,
+        damage.EDITS.map(lambda edits: damage.edited(QUICK.changed(name="fuzzed").toml().encode(), edits)),
+        st.binary(max_size=200),
+        st.text().map(lambda text: text.encode("utf-8", "replace")),
+    )
+)
 @example(f"{SHORTEST}holdout = -0.0".encode())
 @example(f"{SHORTEST}seed = {2**32}".encode())
 def test_any_content_is_a_valid_recipe_or_refused(content: bytes) -> None:

@@ -1,11 +1,21 @@
 """The table of runs: order, marks, width, differences between recipes."""
 
+import contextlib
+import csv
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import damage
+from conftest import FUZZ, one_line
 from digit_recognizer import cli, ledger, runs_table
+from digit_recognizer.errors import BadInput
+from digit_recognizer.kaggle import sync
 from digit_recognizer.ledger import Row
 
 HOLDOUT = {"holdout_errors": 21, "holdout_rows": 4200}
@@ -144,3 +154,44 @@ def test_former_names_of_fields_are_shown_by_their_present_names(tmp_path: Path)
         "  b: digest bb, preprocessing none+deskew-width, seed 1\n"
         "  c: digest cc, preprocessing none, seed 1"
     )
+
+
+RUNS = ("standard-1", "standard-2", "sample-quick-1", "李" * 40)
+TEXTS = ("", "0", "0.99", "0,985", "1.0", "nan", "-1", "1e400", "9" * 5000, "٣", "²", "x y", "\x1b[2J", "a\nb", "=1")
+COUNTS = st.sampled_from(["", "0", "1", "9", "42000", "999999999"])
+CELLS: dict[str, st.SearchStrategy[str]] = {
+    name: COUNTS if name in ledger.COUNTS else st.sampled_from(TEXTS) for name in ledger.FIELDS
+}
+ROWS = st.lists(
+    st.fixed_dictionaries(CELLS | {"run": st.sampled_from(RUNS), "recipe": st.just("standard")}), max_size=4
+)
+RUN_JSON = json.dumps({"identity": {"sample": False, "recipe": {"view": "plain", "epochs": 9}}, "test_rows": 28000})
+
+
+@pytest.mark.fuzz
+@settings(max_examples=FUZZ, deadline=None)
+@given(rows=ROWS, edits=st.just([]) | damage.EDITS, changes=damage.JSON_EDITS, json_edits=st.just([]) | damage.EDITS)
+def test_scores_of_a_damaged_ledger_are_listed_or_refused(
+    rows: list[dict[str, str]], edits: Any, changes: Any, json_edits: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.getbasetemp() / "listed"
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ledger.FIELDS)
+    writer.writeheader()
+    writer.writerows(rows)
+    (home / "runs" / RUNS[0]).mkdir(parents=True, exist_ok=True)
+    (home / "submissions").mkdir(exist_ok=True)
+    (home / "submissions" / ledger.NAME).write_bytes(damage.edited(text.getvalue().encode(), edits))
+    changed = damage.edited(damage.edited_json(RUN_JSON.encode(), changes), json_edits)
+    (home / "runs" / RUNS[0] / "run.json").write_bytes(changed)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            listed = sync.scores(home)
+    except BadInput as error:
+        assert f"{home}/submissions/ledger.csv" in one_line(str(error))
+        assert error.hint
+    else:
+        json.dumps(listed, allow_nan=False)
+        assert all(entry["run"] in printed.getvalue().splitlines() for entry in listed)
+        assert all(0 <= (entry["public_score"] or 0) <= 1 for entry in listed)
+        assert edits or {entry["run"] for entry in listed} == {row["run"] for row in rows}

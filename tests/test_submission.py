@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import damage
 from conftest import FUZZ, call, kit, one_line
 from digit_recognizer import submission
 from digit_recognizer.errors import BadInput
@@ -284,8 +285,14 @@ def almost_submissions(draw: st.DrawFn) -> bytes:
     return text.encode()
 
 
+@pytest.mark.fuzz
 @settings(max_examples=FUZZ, deadline=None)
-@given(almost_submissions() | st.lists(PIECE, max_size=30).map(lambda pieces: "".join(pieces).encode()) | st.binary())
+@given(
+    almost_submissions()
+    | st.lists(PIECE, max_size=30).map(lambda pieces: "".join(pieces).encode())
+    | st.binary()
+    | damage.EDITS.map(lambda edits: damage.edited(b"ImageId,Label\n1,7\n2,0\n3,1\n4,9\n", edits))
+)
 @example(b"ImageId,Label\r\n1,1\r\n2,2\r\n3,3\r\n4,4\r")
 @example(b'ImageId,Label\n"1","1"\n2,2\n3,3\n4,4\n')
 @example(b'"ImageId,Label"\n1,1\n2,2\n3,3\n4,4\n')

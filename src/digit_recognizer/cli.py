@@ -56,7 +56,7 @@ def build_parser() -> command_line.Parser:
         usage="digit-recognizer <verb> [options]",
         description=f"A submission kit for Kaggle's Digit Recognizer competition.\n\n{_verb_list()}",
         epilog="`digit-recognizer <verb> --help` shows the options of a verb. Developers also use `make setup`, "
-        f"`make test`, `make lint`, `make image` and `make clean`.\n\n{command_line.STATUSES}",
+        f"`make test`, `make fuzz`, `make lint`, `make image` and `make clean`.\n\n{command_line.STATUSES}",
     )
     verbs = parser.add_subparsers(
         required=True, metavar="verb", prog=parser.prog, help=argparse.SUPPRESS, parser_class=command_line.Parser

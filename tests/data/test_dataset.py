@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import damage
 from conftest import FUZZ, csv_text, one_line
 from digit_recognizer.data import csv_reader, dataset, sample
 from digit_recognizer.errors import BadInput
@@ -185,6 +186,7 @@ def test_fault_is_refused_with_line_and_column(case: str) -> None:
     one_line(str(refused.value))
 
 
+@pytest.mark.fuzz
 @given(at=st.integers(0, len(TRAIN) - 1), byte=st.integers(0, 255))
 @example(at=TRAIN.index(b"\n") + 1, byte=ord(","))
 @example(at=len(TRAIN) - 1, byte=ord("7"))
@@ -200,8 +202,8 @@ def test_changed_byte_is_read_like_pandas_or_refused(at: int, byte: int) -> None
     np.testing.assert_array_equal(values, expected)
 
 
-def reading(text: bytes) -> list[list[int]] | None:
-    """What a text of ``train.csv`` means, written apart from the parser; None where it is to be refused."""
+def reading(text: bytes, table: str = "train") -> list[list[int]] | None:
+    """What a text of a table means, written apart from the parser; None where it is to be refused."""
     try:
         lines = re.split("\r?\n", text.removeprefix(b"\xef\xbb\xbf").decode())
     except UnicodeDecodeError:
@@ -210,14 +212,16 @@ def reading(text: bytes) -> list[list[int]] | None:
         lines.pop()
     if len(lines) < 2:
         return None
-    for name, found in itertools.zip_longest(csv_reader.COLUMNS["train"], lines[0].split(",")):
+    columns = csv_reader.COLUMNS[table]
+    for name, found in itertools.zip_longest(columns, lines[0].split(",")):
         if found is None or not re.fullmatch(f' *{name} *| *" *{name} *" *', found or ""):
             return None
     rows = []
     for line in lines[1:]:
         fields = [re.fullmatch('(?P<quote>"?) *([0-9]{1,9}) *(?P=quote) *', field) for field in line.split(",")]
         row = [int(field[2]) for field in fields if field]
-        if len(row) != 785 or len(fields) != 785 or row[0] > 9 or max(row) > 255:
+        wrong_label = table == "train" and row and row[0] > 9
+        if len(row) != len(columns) or len(fields) != len(columns) or wrong_label or max(row) > 255:
             return None
         rows.append(row)
     return rows
@@ -229,8 +233,10 @@ OTHERS = ["", " ", " 5", "5 ", ",", ",,", "\n", "\n\n", "\r", "\r\n", "\t", "\0"
 PIECES = st.sampled_from(NUMBERS) | st.sampled_from(QUOTED) | st.sampled_from(OTHERS) | st.text(max_size=6)
 PLACES = st.integers(0, 2), st.sampled_from([0, 1, 2, 400, 783, 784]) | st.integers(0, 784)
 SMALL = csv_text("train", rows=2).decode().split("\n")
+THREE_ROWS = {table: csv_text(table, rows=3) for table in csv_reader.COLUMNS}
 
 
+@pytest.mark.fuzz
 @given(
     edits=st.lists(st.tuples(*PLACES, PIECES, st.booleans()), max_size=4),
     line_end=st.sampled_from(["\n", "\r\n", "\r"]) | st.just("\n"),
@@ -256,6 +262,24 @@ def test_parser_agrees_with_independent_parser(
         assert csv_reader.parse(content, "train", "t.csv").tolist() == expected
 
 
+@pytest.mark.fuzz
+@given(table=st.sampled_from(["train", "test"]), edits=damage.EDITS, chunk=st.sampled_from([1, 3000, csv_reader.CHUNK]))
+@settings(max_examples=FUZZ, deadline=None)
+def test_damaged_table_is_read_correctly_or_refused(table: str, edits: list[damage.Edit], chunk: int) -> None:
+    content = damage.edited(THREE_ROWS[table], edits)
+    expected = reading(content, table)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_reader, "CHUNK", chunk)
+        if expected is None:
+            with pytest.raises(BadInput) as refused:
+                csv_reader.parse(content, table, "t.csv")
+            one_line(str(refused.value))
+            assert refused.value.hint
+        else:
+            assert csv_reader.parse(content, table, "t.csv").tolist() == expected
+
+
+@pytest.mark.fuzz
 @given(
     edits=st.lists(st.tuples(*PLACES, PIECES, st.booleans()), max_size=3),
     line_end=st.sampled_from(["\n", "\r\n"]),

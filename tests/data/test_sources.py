@@ -13,13 +13,14 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
+import damage
 from conftest import FUZZ, csv_text, kit, one_line
 from digit_recognizer import cli
-from digit_recognizer.data import archives, dataset, sources
+from digit_recognizer.data import archives, csv_reader, dataset, sources
 from digit_recognizer.errors import BadInput, printable
 
 TRAIN, TEST = csv_text("train"), csv_text("test")
@@ -593,34 +594,32 @@ def test_zip_with_millions_of_members_is_refused_early(larger: bool, tmp_path: P
         read(placed(tmp_path / "data", {"digit-recognizer.zip": bytes(content)}), tmp_path)
 
 
-FEW = csv_text("train", 2)
+FEW_ROWS = csv_text("train", 2)
 DAMAGED = {
-    "zip": packed({"train.csv": FEW}),
-    "stored": packed({"train.csv": FEW}, zipfile.ZIP_STORED),
-    "gzip": gzip.compress(FEW),
-    "zip in zip": packed({"digit-recognizer.zip": packed({"train.csv": FEW})}),
+    "zip": packed({"train.csv": FEW_ROWS}),
+    "stored": packed({"train.csv": FEW_ROWS}, zipfile.ZIP_STORED),
+    "gzip": gzip.compress(FEW_ROWS),
+    "zip in zip": packed({"digit-recognizer.zip": packed({"train.csv": FEW_ROWS})}),
 }
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("kind", DAMAGED)
-@given(
-    edits=st.lists(st.tuples(st.integers(-300, 10**5), st.integers(0, 255)), min_size=1, max_size=3), ends=st.booleans()
-)
+@given(edits=damage.EDITS)
 @settings(max_examples=FUZZ, deadline=None)
 def test_damaged_archive_is_read_correctly_or_refused(
-    kind: str, edits: list[tuple[int, int]], ends: bool, tmp_path_factory: pytest.TempPathFactory
+    kind: str, edits: list[damage.Edit], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """``ends``: the damage is where an archive describes itself."""
-    content = bytearray(DAMAGED[kind])
-    for at, byte in edits:
-        content[(at % 400 - 300) if ends else at % len(content)] = byte
-    place = placed(tmp_path_factory.getbasetemp() / kind, {"digit-recognizer.zip": bytes(content), "test.csv": TEST})
+    content = damage.edited(DAMAGED[kind], edits)
+    place = placed(tmp_path_factory.getbasetemp() / kind, {"digit-recognizer.zip": content, "test.csv": TEST})
     try:
-        text = sources.find_tables(place)["train"].text()
+        source = sources.find_tables(place)["train"]
+        values = csv_reader.parse(source.text(), "train", str(source))
     except BadInput as refused:
         one_line(printable(str(refused)))
+        assert refused.hint
     else:
-        assert text == FEW
+        np.testing.assert_array_equal(values, csv_reader.parse(FEW_ROWS, "train", "train.csv"))
 
 
 def test_extract_writes_both_files_or_none(tmp_path: Path) -> None:
