@@ -291,7 +291,7 @@ def load_network(recipe: Recipe, checkpoint: Path) -> Any:
     network = architectures.build(recipe.network, dropout=recipe.dropout, preprocessing=recipe.preprocessing)
     try:
         network.load_weights(checkpoint)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:  # of Python and h5py
         raise BadInput(f"{checkpoint}: not a checkpoint of {recipe.network}", hint="train the recipe again") from error
     return network
 
