@@ -12,7 +12,22 @@ from digit_recognizer.errors import BadInput, KitError, printable
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../digit_recognizer", "a/b", "a\\b", "C:x", ".hidden", "end.", " a", "a\n", "a\x1b[2J", "a" * 121],
+    [
+        "",
+        ".",
+        "..",
+        "../digit_recognizer",
+        "a/b",
+        "a\\b",
+        "C:x",
+        ".hidden",
+        "end.",
+        " a",
+        "a\n",
+        "a\x1b[2J",
+        "a" * 121,
+        "李" * 41,
+    ],
 )
 def test_unsafe_name_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match="ledger: expected a plain file name"):

@@ -99,6 +99,18 @@ def test_complete_run_is_found_unless_a_budget_truncated_it(tmp_path: Path) -> N
     assert not list(runs.complete_runs(tmp_path / "runs", RECIPE.changed(seed=1), digits))
 
 
+def test_submission_is_restored_only_from_all_rows(tmp_path: Path) -> None:
+    folder = stored_runs.store_scored_run(tmp_path, RECIPE, stored_runs.DIGITS)
+    file = tmp_path / "file.csv"
+    runs.restore_submission(folder, file, None)
+    assert file.read_text() == "ImageId,Label\n1,0\n2,0\n3,0\n4,0\n5,0\n"
+    file.unlink()
+    np.save(folder / "test.npy", np.load(folder / "test.npy")[:4])
+    with pytest.raises(BadInput, match=r"test\.npy: expected float32 \(5, 10\), found 4 rows"):
+        runs.restore_submission(folder, file, None)
+    assert not file.exists()
+
+
 def test_remains_of_killed_processes_are_removed(tmp_path: Path) -> None:
     name = begin(tmp_path)[0]
     (tmp_path / name / "members" / "00").mkdir(parents=True)

@@ -117,6 +117,20 @@ def damage(folder: Path, name: str) -> None:
         about = json.loads((folder / "run.json").read_text())
         about["identity"]["recipe"]["unknown"] = 1
         (folder / "run.json").write_text(json.dumps(about))
+    elif name == "recipe of another type":
+        about = json.loads((folder / "run.json").read_text())
+        about["identity"]["recipe"]["network"] = 5
+        (folder / "run.json").write_text(json.dumps(about))
+    elif name in ("oof_distinct", "stages", "holdout_members"):
+        scores = json.loads((folder / "scores.json").read_text())
+        (folder / "scores.json").write_text(json.dumps(scores | {name: [{"errors": "1"}]}))
+    elif name == "too large":
+        array = np.load(folder / "oof.npy")
+        array[np.flatnonzero(~np.isnan(array[:, 0]))[0], 3] = 1e30
+        np.save(folder / "oof.npy", array)
+    elif name == "header":
+        content = (folder / "test.npy").read_bytes()
+        (folder / "test.npy").write_bytes(content.replace(b"'descr': ", b"'descr': ("))
     elif name == "unfinished":
         (folder / "scores.json").unlink()
     elif name == "short":
@@ -139,6 +153,12 @@ def damage(folder: Path, name: str) -> None:
         ("members/01/fold.npy", "fold.npy: damaged"),
         ("members/00/member.json", "member.json"),
         ("other version", "of another version"),
+        ("recipe of another type", "recipe, network: expected a text"),
+        ("oof_distinct", "scores.json: damaged"),
+        ("stages", "scores.json: damaged"),
+        ("holdout_members", "scores.json: damaged"),
+        ("too large", "oof.npy: damaged: the probabilities of a row do not sum to 1"),
+        ("header", "test.npy: damaged"),
     ],
 )
 def test_run_that_cannot_be_read_is_refused_and_nothing_is_written(name: str, message: str, stored: Path) -> None:
@@ -147,6 +167,13 @@ def test_run_that_cannot_be_read_is_refused_and_nothing_is_written(name: str, me
         report.write_report(stored, DATA)
     assert not (stored / "report").exists()
     assert not list(stored.parent.glob("**/.report-*"))
+
+
+def test_copies_of_a_member_are_ignored(stored: Path) -> None:
+    for copy in ("00 (1)", "00-copy", "1"):
+        shutil.copytree(stored / "members" / "00", stored / "members" / copy)
+    run = report.read_run(stored, DATA)
+    assert list(run.members) == list(range(RECIPE.members))
 
 
 @pytest.mark.parametrize(
