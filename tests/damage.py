@@ -107,8 +107,14 @@ JSON_EDITS = st.lists(
 
 
 def edited_json(content: bytes, edits: list[tuple[list[int], tuple[Any] | None]]) -> bytes:
-    """Return a JSON document after edits: a path of indices, and the new value there; None to remove it."""
-    document: Any = json.loads(content)
+    """Return a JSON document after edits: a path of indices, and the new value there; None to remove it.
+
+    Content that is not JSON is returned unchanged.
+    """
+    try:
+        document: Any = json.loads(content)
+    except ValueError:
+        return content
     for path, value in edits:
         parent, key = document, None
         for index in path:

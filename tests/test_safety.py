@@ -29,11 +29,11 @@ from digit_recognizer.training import trainer
 from digit_recognizer.training.backend import keras
 from kaggle_server import KEY, LOGIN, TOKEN, USER, Fault, Server
 from pages import DATA
-from stored_runs import FakeKernel, store_scored_run
+from stored_runs import DIGITS, FakeKernel, store_scored_run
 from submissions import store_submission
 
 RECIPE = load_recipe("dense")
-ARRAYS = ("oof.npy", "holdout.npy", "test.npy", *(f"members/00/{name}.npy" for name in members.PROBABILITIES))
+ARRAYS = ("oof.npy", "holdout.npy", "test.npy", "members/00/fold.npy")
 
 
 class Code:
@@ -76,26 +76,24 @@ def test_no_array_of_a_run_is_unpickled(kind: str, tmp_path: Path) -> None:
         assert loaded["arr_0"].shape == (1,)
     assert marker.exists(), "the file is harmful to a reader that allows pickles"
     marker.unlink()
-    digits = dataset.load(None, default=tmp_path / "data", cache=tmp_path / "runs" / "cache")
-    folder = store_scored_run(tmp_path, RECIPE, digits)
+    folder = store_scored_run(tmp_path, RECIPE, DATA)
     member = folder / "members" / "00"
-    assert report.read_run(folder, digits)
+    assert report.read_run(folder, DATA)
     for name in ARRAYS:
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(harmful)
         seal(member)
-        done = call("report", cwd=tmp_path)
-        assert done.returncode == 2
-        assert f"{folder / name}: damaged" in one_line(done.stderr)
+        with pytest.raises(BadInput, match=f"{name}: damaged"):
+            report.write_report(folder, DATA)
         if name == "test.npy":
             with pytest.raises(BadInput, match=r"test\.npy: damaged"):
                 runs.restore_submission(folder, tmp_path / "file.csv", None)
         if name != ARRAYS[-1]:
             (folder / name).write_bytes(content)
     assert call("demo", cwd=tmp_path).returncode == 2
-    assert not list(runs.complete_runs(tmp_path / "runs", RECIPE, digits))
+    assert not list(runs.complete_runs(tmp_path / "runs", RECIPE, DATA))
     (folder / "scores.json").unlink()
-    run = runs.begin(tmp_path / "runs", RECIPE, digits)
+    run = runs.begin(tmp_path / "runs", RECIPE, DATA)
     assert run.resumed
     assert train._stored_member(run, RECIPE, 0) is None, "it is trained again"
     run._lock.close()
@@ -270,6 +268,8 @@ def cheap(kaggle: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     pause = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: pause(seconds / 1000))
     monkeypatch.setattr(doctor, "find_devices", lambda: doctor.Finding(doctor.OK, "none"))
+    load = dataset.load
+    monkeypatch.setattr(dataset, "load", lambda given, **places: load(given, **places) if given else DIGITS)
     monkeypatch.setattr(launch, "become_kernel", lambda words: 0)
     monkeypatch.setattr(launch, "run_kernel", FakeKernel())
     monkeypatch.setattr(cli, "KERNEL", home / "build" / "kernel")
