@@ -90,7 +90,8 @@ def test_no_array_of_a_run_is_unpickled(kind: str, tmp_path: Path) -> None:
                 runs.restore_submission(folder, tmp_path / "file.csv", None)
         if name != ARRAYS[-1]:
             (folder / name).write_bytes(content)
-    assert call("demo", cwd=tmp_path).returncode == 2
+    with pytest.raises(BadInput, match=f"{ARRAYS[-1]}: damaged"):
+        demo.BlendNetworks(folder)
     assert not list(runs.complete_runs(tmp_path / "runs", RECIPE, DATA))
     (folder / "scores.json").unlink()
     run = runs.begin(tmp_path / "runs", RECIPE, DATA)
