@@ -256,9 +256,11 @@ def check_complete(folder: Path) -> None:
 def stored_recipe(folder: Path) -> Recipe:
     """Return the recipe of a stored run; ``BadInput`` if its ``run.json`` is missing, damaged or of another version."""
     try:
-        return Recipe(**files.read_json(folder / "run.json")["identity"]["recipe"])
+        recipe = Recipe(**files.read_json(folder / "run.json")["identity"]["recipe"])
     except (KeyError, TypeError) as error:
         raise BadInput(f"{folder}: of another version: {error!r}", hint="train the recipe again") from None
+    files.safe_name(recipe.name, f"{folder / 'run.json'}, name of the recipe")  # it names the folder of a merged run
+    return recipe
 
 
 def stored_members(folder: Path, count: int | None = None) -> dict[int, Member]:
