@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, call, csv_text, keep, one_line
-from digit_recognizer import cli, demo, doctor, launch, runs
+from digit_recognizer import cli, demo, doctor, launch, provenance, runs
 from digit_recognizer.data import dataset
 from digit_recognizer.ensemble import members, train
 from digit_recognizer.errors import BadInput
@@ -59,10 +59,11 @@ def pickled(kind: str, marker: Path) -> bytes:
     return content.getvalue()
 
 
-def seal(folder: Path) -> None:
-    """Write the digests of a member anew, as someone does who changes its files on purpose."""
+def seal(folder: Path, owner: str = "") -> None:
+    """Write the digests of a member anew, and its owner if given, as someone does who changes its files on purpose."""
     record = json.loads((folder / members.RECORD).read_text())
     del record["digest"]
+    record["owner"] = owner or record["owner"]
     record["digests"] = {name: members._digest((folder / name).read_bytes()) for name in members.FILES}
     (folder / members.RECORD).write_text(json.dumps(record | {"digest": members._digest_of_record(record)}))
 
@@ -111,9 +112,9 @@ def test_the_package_has_no_call_that_executes_content_of_files() -> None:
                 assert not names & {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}, path
             elif isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called not in ("eval", "exec", "os.system", "np.load", "numpy.load"), path
+                assert called not in ("eval", "exec", "os.system"), path
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                assert given.get("allow_pickle", "False") == "False", path
+                assert given.get("allow_pickle", "False" if called != "np.load" else "") == "False", path
                 assert given.get("safe_mode", "True") == "True", path
                 assert given.get("shell", "False") == "False", path
                 assert "enable_unsafe_deserialization" not in called, path
@@ -197,6 +198,23 @@ def test_a_run_outside_its_folder_is_refused(verb: str, kaggle: Server, tmp_path
     assert "CreateSubmission" not in kaggle.calls
 
 
+def test_the_name_of_a_foreign_recipe_does_not_lead_out_of_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "become_kernel", lambda words: 0)
+    home = tmp_path / "home"
+    folders = [store_scored_run(home, RECIPE, DATA) for _ in range(2)]
+    for folder in folders:
+        about = json.loads((folder / "run.json").read_text())
+        about["identity"]["recipe"]["name"] = "../../escaped"
+        (folder / "run.json").write_text(json.dumps(about))
+        seal(folder / "members" / "00", provenance.member_owner(about["identity"], 0))
+    done = call("merge", "--runs", ",".join(folder.name for folder in folders), cwd=home)
+    assert done.returncode == 2
+    assert "name of the recipe: expected a plain file name" in one_line(done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 def test_demo_is_served_on_loopback_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launched: list[dict[str, Any]] = []
 
@@ -226,6 +244,7 @@ VERBS: dict[str, list[str]] = {
     "data": ["--force"],
     "run": ["--recipe", "quick"],
     "scores": [],
+    "merge": ["--runs", "standard-1,standard-2"],
     "report": ["--all"],
     "demo": ["--run", "standard-1"],
     "check": ["--file", "submissions/standard-1.csv"],
@@ -240,7 +259,7 @@ VERBS: dict[str, list[str]] = {
     "output": [],
     "bench": ["--data", "missing"],
 }
-REFUSED = {"demo": 2, "tune": 2, "notebook": 1, "bench": 2}  # these would take long
+REFUSED = {"merge": 2, "demo": 2, "tune": 2, "notebook": 1, "bench": 2}  # these would take long
 SECRETS = (TOKEN, KEY, LOGIN, base64.b64encode(f"{USER}:{KEY}".encode()).decode())
 # For each verb that uses the network the calls that are refused; the others get the secret in a state or log of Kaggle.
 REFUSED_CALLS = {

@@ -2,12 +2,17 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
+import damage
+from conftest import FUZZ
 from digit_recognizer.recipe import Recipe, load_recipe
-from digit_recognizer.training import trainer
+from digit_recognizer.training import state, trainer
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (80, 28, 28), dtype=np.uint8)
@@ -112,3 +117,54 @@ def test_damaged_and_foreign_states_are_ignored(tmp_path: Path) -> None:
     assert again.resumed == []
     train(recipe.changed(epochs=3), tmp_path / "epochs", again := KeepingReporter(state))
     assert again.resumed == []
+
+
+class Variable:
+    """A variable of a network."""
+
+    dtype = "float32"
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = np.array(values, np.float32)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.values
+
+    def assign(self, values: np.ndarray) -> None:
+        assert values.shape == self.values.shape
+        self.values = values
+
+
+def untrained(checkpoint: Path, values: list[float]) -> state.Training:
+    """Return a training of two variables that has seen no epoch."""
+    network: Any = SimpleNamespace(
+        variables=[Variable(values[:3])], optimizer=SimpleNamespace(variables=[Variable(values[3:])])
+    )
+    best: Any = SimpleNamespace(path=checkpoint, best=2.0, copy_weights=lambda: None)
+    return state.Training(RECIPE, "owner", network, best, None, np.random.default_rng(7))
+
+
+def content_of(training: state.Training) -> tuple[Any, ...]:
+    """Return what a state changes."""
+    kept = [np.asarray(variable).tolist() for variable in training._variables()]
+    best = training.checkpoint
+    return kept, training.history, best.best, best.path.read_bytes(), str(training.random.bit_generator.state)
+
+
+@pytest.mark.fuzz
+@settings(max_examples=FUZZ, deadline=None)
+@given(edits=damage.EDITS)
+def test_damaged_state_is_restored_correctly_or_ignored(
+    edits: list[damage.Edit], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "network.keras"
+    path.write_bytes(b"trained" * 9)
+    source = untrained(path, [1, 2, 3, 4])
+    source.history["loss"], source.checkpoint.best = [0.5], 0.25
+    source.random.random()
+    stored, expected = source.capture(), content_of(source)
+    path.write_bytes(b"untrained")
+    fresh = untrained(path, [0, 0, 0, 0])
+    before = content_of(fresh)
+    found = fresh.restore(damage.edited(stored, edits))
+    assert content_of(fresh) == (expected if found else before)
