@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import damage
 from conftest import FEW
-from digit_recognizer import provenance, runs, submission
+from digit_recognizer import merge, provenance, runs, submission
 from digit_recognizer.ensemble import train
 from digit_recognizer.ensemble.members import Member
 from digit_recognizer.errors import BadInput
@@ -56,11 +56,13 @@ class Home:
     Attributes:
         home: the folder.
         run: the folder of the run.
+        copy: an undamaged copy of it in another place.
         members: its members as stored.
     """
 
     def __init__(self, home: Path) -> None:
         self.home, self.run = home, store_scored_run(home, RECIPE, DATA, wrong=3)
+        self.copy = shutil.copytree(self.run, home.with_name("copy"))
         self.members = {index: described(member) for index, member in runs.stored_members(self.run).items()}
         self._content = {path: path.read_bytes() for path in self.run.rglob("*") if path.is_file()}
 
@@ -171,6 +173,12 @@ def test_damaged_run_is_read_correctly_or_refused(home: Home, steps: list[tuple[
     if complete := runs.find_complete(home.home / "runs", RECIPE, DATA):
         json.dumps(complete[1].as_json())
         assert "expected public score" in str(complete[1])
+    try:
+        merged = merge.merge_runs(home.home, [name, str(home.copy)])
+        assert {index: described(member) for index, member in runs.stored_members(merged).items()} == home.members
+        shutil.rmtree(merged)
+    except BadInput as error:
+        check(error)
     run = runs.begin(home.home / "runs", RECIPE, DATA)
     try:
         for index in range(RECIPE.members):
