@@ -83,6 +83,12 @@ def test_damaged_json_is_one_error_line(content: bytes, tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_any_json_is_read_as_written(tmp_path: Path) -> None:
+    content = {"name": "\ud800 ü \\", "nan": [1e400, "李"]}
+    files.write_json(tmp_path / "run.json", content)
+    assert files.read_json(tmp_path / "run.json") == content
+
+
 def test_control_characters_are_replaced() -> None:
     assert printable("a\x1b[31mb\nc\u202ed é") == "a�[31mb�c�d é"
 

@@ -158,7 +158,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def json_bytes(content: Any) -> bytes:
     """Return ``content`` as indented JSON."""
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # half a surrogate pair, from another file, becomes a JSON escape
 
 
 def read_json(path: Path) -> dict[str, Any]:
