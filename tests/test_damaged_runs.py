@@ -173,12 +173,6 @@ def test_damaged_run_is_read_correctly_or_refused(home: Home, steps: list[tuple[
     if complete := runs.find_complete(home.home / "runs", RECIPE, DATA):
         json.dumps(complete[1].as_json())
         assert "expected public score" in str(complete[1])
-    try:
-        merged = merge.merge_runs(home.home, [name, str(home.copy)])
-        assert {index: described(member) for index, member in runs.stored_members(merged).items()} == home.members
-        shutil.rmtree(merged)
-    except BadInput as error:
-        check(error)
     run = runs.begin(home.home / "runs", RECIPE, DATA)
     try:
         for index in range(RECIPE.members):
@@ -189,6 +183,22 @@ def test_damaged_run_is_read_correctly_or_refused(home: Home, steps: list[tuple[
         check(error)
     finally:
         run._lock.close()
+
+
+@pytest.mark.fuzz
+@settings(max_examples=FEW, deadline=None)
+@given(DAMAGE)
+def test_damaged_part_is_merged_correctly_or_refused(home: Home, steps: list[tuple[str, str, Any]]) -> None:
+    home.restore()
+    for step in steps:
+        home.damage(*step)
+    try:
+        merged = merge.merge_runs(home.home, [home.run.name, str(home.copy)])
+    except BadInput as error:
+        check(error)
+        assert [path.name for path in (home.home / "runs").iterdir()] == [home.run.name]
+    else:
+        assert {index: described(member) for index, member in runs.stored_members(merged).items()} == home.members
 
 
 def check(error: BadInput) -> None:
