@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from digit_recognizer import files, hints, runs
-from digit_recognizer.errors import BadInput
+from digit_recognizer.errors import BadInput, printable
 
 
 def merge_runs(home: Path, names: Sequence[str]) -> Path:
@@ -32,7 +32,7 @@ def merge_runs(home: Path, names: Sequence[str]) -> Path:
         other = files.read_json(folder / "run.json")
         if found := differences(first.get("identity"), other.get("identity")):
             raise BadInput(
-                f"{folders[0].name} and {folder.name} are not parts of one run: {found[0]}",
+                f"{folders[0].name} and {folder.name} are not parts of one run: {printable(found[0][:200])}",
                 hint="train both with the same data, recipe, versions and code",
             )
     places: dict[int, Path] = {}
