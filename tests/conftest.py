@@ -76,6 +76,17 @@ def folder(tmp_path: Path) -> Path:
     return data
 
 
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The results of the run ``TINY`` without faults."""
+    from kernel_processes import TINY, only_run, results, run
+
+    home = tmp_path_factory.mktemp("undisturbed")
+    done = run(*TINY, home=home)
+    assert (done.wait(), done.stderr) == (0, "")
+    return results(only_run(home))
+
+
 def keep(path: Path, content: object, mode: int = 0o600) -> Path:
     """Write a file for credentials: a text, or a value as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import random
 import re
 import resource
 import select
@@ -11,19 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import ROOT, kit, one_line
-from digit_recognizer import ledger, recipe, submission
+from digit_recognizer import ledger, recipe
 from digit_recognizer.data import dataset, splits
 from digit_recognizer.ensemble import knn
 from digit_recognizer.ensemble.blend import count_errors
 from digit_recognizer.training import trainer
 from digit_recognizer.training.backend import keras
+from kernel_processes import only_run, submission_of, wait_for, workers_in
 
 pytestmark = pytest.mark.slow
 
@@ -38,35 +37,6 @@ GOOD = (
 def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "digit_recognizer", "run", *words]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def workers_in(home: Path) -> list[int]:
-    """Return the worker processes whose current folder is ``home``."""
-    workers = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "cwd").readlink() == home and b"spawn_main" in (process / "cmdline").read_bytes():
-                workers.append(int(process.name))
-        except OSError:  # it has ended
-            continue
-    return workers
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    deadline = time.monotonic() + 200
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-
-
-def only_run(home: Path) -> Path:
-    (run,) = home.glob("runs/*/run.json")
-    return run.parent
-
-
-def submission_of(home: Path) -> bytes:
-    return (home / "submissions" / f"{only_run(home).name}.csv").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +67,7 @@ def test_tensorboard_logs_do_not_change_the_result(short: Path, tmp_path: Path) 
 
     done = kit("run", *SHORT, "--tensorboard", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert submission_of(tmp_path) == submission_of(short)
+    assert submission_of(only_run(tmp_path)) == submission_of(only_run(short))
     logs = only_run(tmp_path) / "tensorboard"
     assert f"logs: tensorboard --logdir runs/{logs.parent.name}/tensorboard\n" in done.stdout
     assert sorted(path.name for path in logs.iterdir()) == ["00", "01"]
@@ -190,7 +160,7 @@ def test_member_trained_on_all_rows_is_in_the_submission_and_in_no_score(trained
 def test_wide_recipe_runs_on_small_data(tmp_path: Path) -> None:
     done = kit("run", "--recipe", "wide", "--members", "2", "--full-members", "1", "--epochs", "1", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(submission_of(tmp_path).splitlines()) == 360
+    assert len(submission_of(only_run(tmp_path)).splitlines()) == 360
     records = [json.loads(path.read_text()) for path in sorted(only_run(tmp_path).glob("members/*/member.json"))]
     assert [record["network"] for record in records] == ["residual-256"] * 2
     assert [record["preprocessing"] for record in records] == ["enlarge", "deskew-enlarge"]
@@ -233,49 +203,6 @@ def test_piped_output_is_plain_lines(trained: tuple[Path, str]) -> None:
     assert len(re.findall(r"^member \d/3 trained in \d+ s", output, re.MULTILINE)) == 3
     assert re.search(r"^holdout, blend of 2: \d+ of 144 rows wrong\n  accuracy 0\.\d{5} \(95 %: ", output, re.MULTILINE)
     assert max(map(len, output[output.index("starting") :].splitlines())) <= 60
-
-
-@pytest.fixture
-def one_core() -> Iterator[None]:
-    """One core, and so one worker, which trains the members one after the other."""
-    all_cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(all_cores)})
-    yield
-    os.sched_setaffinity(0, all_cores)
-
-
-@pytest.mark.usefixtures("one_core")
-def test_killed_run_is_resumed_with_the_same_result(short: Path, tmp_path: Path) -> None:
-    process = start(*SHORT, cwd=tmp_path)
-    wait_for(lambda: list(tmp_path.glob("submissions/sample-quick-*.csv")), process)
-    time.sleep(random.uniform(0, 3))
-    process.kill()
-    process.wait()
-    wait_for(lambda: not workers_in(tmp_path))
-    (file,) = tmp_path.glob("submissions/sample-quick-*.csv")
-    assert submission.check(file, 359) == [], "written after each member"
-    again = kit("run", *SHORT, cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert ", resumed" in again.stdout
-    assert "member 1/2" in again.stdout
-    assert submission_of(tmp_path) == submission_of(short)
-    for name in ("oof.npy", "holdout.npy", "test.npy"):
-        assert (only_run(tmp_path) / name).read_bytes() == (only_run(short) / name).read_bytes()
-    first, second = (np.load(only_run(short) / "members" / index / "test.npy") for index in ("00", "01"))
-    assert (first != second).any()
-    assert not list(tmp_path.rglob("*.part"))
-
-
-def test_killed_worker_ends_the_run_with_error_and_hint(tmp_path: Path) -> None:
-    process = start(*FAST, cwd=tmp_path)
-    wait_for(lambda: workers_in(tmp_path), process)
-    os.kill(workers_in(tmp_path)[0], signal.SIGKILL)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 1
-    assert "error: worker killed (exit code -9), possibly out of memory" in output.splitlines()[-2]
-    assert output.splitlines()[-1].startswith("hint: ")
-    assert "Traceback" not in output
-    assert not workers_in(tmp_path)
 
 
 def test_terminal_shows_bars_and_ctrl_c_ends_with_one_line(tmp_path: Path) -> None:
@@ -329,7 +256,7 @@ def test_closed_output_pipe_ends_the_run_silently(tmp_path: Path) -> None:
 
 def test_termination_leaves_no_partial_files(tmp_path: Path) -> None:
     process = start(*FAST, "--epochs", "90", cwd=tmp_path)
-    wait_for(lambda: list(tmp_path.glob("runs/*/members/00/network.keras")), process)
+    wait_for(lambda: list(tmp_path.glob("runs/*/members/00/state.npz")), lambda: process.poll() is None)
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=60)
     assert not (tmp_path / "submissions").exists()
