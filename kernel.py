@@ -32,6 +32,8 @@ def main(config: runs.RunConfig) -> None:
         print(f"run: runs/{folder.name} is complete\n  same data, recipe, code and versions: nothing to train")
         print(f"hint: to train other networks, add {hints.option('seed', recipe.seed + 1)}")
         runs.restore_submission(folder, home / "submissions" / f"{folder.name}.csv", config.copy_to)
+        if not config.in_kernel and not (folder / "report").exists():  # interrupted before it was written
+            print(report.save_report(folder, data))
         print(f"{scores}\n{runs.closing_lines(config, folder.name, data)}")
         return
 

@@ -63,7 +63,7 @@ def start(
     environment: dict[str, str] | None = None,
     before: Callable[[], object] = lambda: None,
 ) -> KernelProcess:
-    """Start ``kernel.py``.
+    """Start ``kernel.py``, with the folder of temporary files beside its home.
 
     Args:
         words: its options.
@@ -79,6 +79,8 @@ def start(
         os.sched_setaffinity(0, random.sample(available, min(cores, len(available))))
         before()
 
+    temporary = home.parent / f"{home.name}-temporary"
+    temporary.mkdir(exist_ok=True)
     files = home.parent / f"{home.name}-{name}.txt", home.parent / f"{home.name}-{name}-errors.txt"
     with files[0].open("wb") as out, files[1].open("wb") as err:
         process = subprocess.Popen(
@@ -86,7 +88,7 @@ def start(
             cwd=home,
             stdout=out,
             stderr=err,
-            env=os.environ | (environment or {}),
+            env=os.environ | {"TMPDIR": str(temporary)} | (environment or {}),
             start_new_session=True,
             preexec_fn=prepare,
         )

@@ -4,6 +4,7 @@ import errno
 import glob
 import json
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -66,8 +67,22 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``, named after it, which is removed at the end of the block."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with explained(path):
+        _remove_stale_parts(path)
+        part.mkdir(parents=True)
+    try:
+        with explained(path):
+            yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def _remove_stale_parts(path: Path) -> None:
-    """Remove the temporary files of killed processes."""
+    """Remove the temporary files and folders of killed processes."""
     if sys.platform == "win32":  # os.kill would end the process there
         return
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
@@ -75,7 +90,7 @@ def _remove_stale_parts(path: Path) -> None:
             try:
                 os.kill(int(part.name.split(".")[-2]), 0)
             except ProcessLookupError:
-                part.unlink()
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 class Lock:

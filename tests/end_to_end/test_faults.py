@@ -121,7 +121,9 @@ def test_run_killed_at_random_moments_is_resumed_with_the_same_result(
         assert results(only_run(home)) == undisturbed
         (row,) = ledger.read(home / "submissions")
         assert row.file_sha256 == ledger.digest(home / "submissions" / f"{row.run}.csv")
-        assert not [path for path in home.rglob(".*") if path.name not in (".lock", ".ledger.csv.lock")], "no remains"
+        assert (only_run(home) / "report" / "index.html").exists()
+        assert not [path for path in home.rglob("*.part") if path.suffixes[0] != ".png"]
+        assert not list((tmp_path / f"{home.name}-temporary").iterdir()), "temporary files of killed processes"
         repeated += witness.repeated
         runs_done += 1
     print(f"{kills.total()} kills in {runs_done} runs, all resumed with the same result: {dict(kills)}")

@@ -50,7 +50,7 @@ def test_page_has_the_errors_with_their_neighbours(stored: Path) -> None:
     assert len(content["figures"]["curves"]) == RECIPE.members
     assert (stored.parent / "plotly.min.js").stat().st_size > 1_000_000
     assert not re.search(r"(src|href)=\"(https?:)?//", text), "nothing is loaded from a network"
-    assert not list(stored.glob(".report-*"))
+    assert not list(stored.glob(".report.*"))
 
 
 def test_sheets_hold_the_images_with_16_levels(stored: Path) -> None:
@@ -166,7 +166,7 @@ def test_run_that_cannot_be_read_is_refused_and_nothing_is_written(name: str, me
     with pytest.raises(BadInput, match=message):
         report.write_report(stored, DATA)
     assert not (stored / "report").exists()
-    assert not list(stored.parent.glob("**/.report-*"))
+    assert not list(stored.parent.glob("**/.report.*"))
 
 
 def test_copies_of_a_member_are_ignored(stored: Path) -> None:

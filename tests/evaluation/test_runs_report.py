@@ -48,7 +48,7 @@ def test_page_lists_all_runs_and_has_the_predictions_of_complete_ones(home: Path
         rows, probabilities, _ = report.scored_rows(report.read_run(home / "runs" / run["run"], DATA))
         assert digits[rows].tolist() == probabilities.argmax(axis=1).tolist()
         assert (np.delete(digits, rows) == runs_report.UNSCORED).all()
-    assert not list((home / "runs").glob(".report-*"))
+    assert not list((home / "runs").glob(".report.*"))
 
 
 def test_report_of_a_run_is_linked_once_it_exists(home: Path) -> None:

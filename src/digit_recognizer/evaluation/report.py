@@ -13,7 +13,6 @@ import csv
 import importlib.util
 import itertools
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,9 +152,7 @@ def write_report(folder: Path, data: Dataset) -> Path:
         BadInput: as for ``read_run``, or the folder cannot be written.
     """
     run = read_run(folder, data)
-    with files.explained(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as temporary:
-        place = Path(temporary) / "report"
-        place.mkdir()
+    with files.temporary_folder(folder / "report") as place:
         try:
             page = render(run, data, place)
         except KeyError as error:

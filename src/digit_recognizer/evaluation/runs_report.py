@@ -9,7 +9,6 @@ runs/report/
 import base64
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,8 @@ def write_index(home: Path, data: Dataset) -> Path:
     obstacles = {run: origin.why_not_submittable or origin.why_not_selected for run, origin in origins.items()}
     listed = runs_table.as_json(rows, obstacles)
     folder = files.folder(home / "runs")
-    with files.explained(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as temporary:
-        place = Path(temporary) / "report"
-        (place / "runs").mkdir(parents=True)
+    with files.temporary_folder(folder / "report") as place:
+        (place / "runs").mkdir()
         for entry in listed:
             entry["comparable"] = write_predictions(place / "runs", folder / entry["run"], data)
         comparable = any(entry["comparable"] for entry in listed)

@@ -54,7 +54,7 @@ def _default_settings() -> Iterator[None]:
     for name in numerics.REMOVED:
         os.environ.pop(name, None)
     home = os.environ.get("KERAS_HOME")
-    with tempfile.TemporaryDirectory() as empty_folder:
+    with tempfile.TemporaryDirectory(prefix=processes.temporary_prefix(os.getpid())) as empty_folder:
         os.environ["KERAS_HOME"] = empty_folder
         try:
             yield

@@ -89,6 +89,7 @@ class _Pool:
     """
 
     def __init__(self, job: Job, threads: int) -> None:
+        processes.remove_stale()
         self.pipes: dict[connection.Connection, BaseProcess] = {}
         self._job, self._threads = job, threads
         # Each worker gets one GPU, the first of this list. GPUs that the backend cannot use are hidden.

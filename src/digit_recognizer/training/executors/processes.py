@@ -1,5 +1,6 @@
-"""Start worker processes, and read what they wrote to standard error before they were killed."""
+"""Start worker processes, read what they wrote to standard error, and remove the temporary files of killed ones."""
 
+import os
 import shutil
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 # Modules that Keras imports if installed and that training does not use; a worker starts two seconds sooner without.
 UNUSED = ("matplotlib", "pandas", "sklearn")
+PREFIX = "digit-recognizer-"  # of names in the folder of temporary files
 
 
 def spawn(target: Callable[..., None], *arguments: Any) -> BaseProcess:
@@ -34,7 +36,17 @@ def hide_unused() -> None:
 
 def temporary_prefix(process: int) -> str:
     """Return the start of the names of the temporary files and folders of a process, such as its standard error."""
-    return f"digit-recognizer-{process}-"
+    return f"{PREFIX}{process}-"
+
+
+def remove_stale() -> None:
+    """Remove the temporary files and folders of processes that were killed together with their parent process."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}[0-9]*-*"):
+        with suppress(OSError, ValueError):
+            try:
+                os.kill(int(path.name.removeprefix(PREFIX).split("-")[0]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def last_stderr_line(process: BaseProcess) -> str:

@@ -160,6 +160,7 @@ class RayExecutor:
 def _run(job: Job, member: int, saved: bytes | None, messages: Any) -> tuple[str, Any]:
     """Run a job in a task of Ray."""
     processes.hide_unused()
+    processes.remove_stale()
     try:
         return "done", job(member, Reporter(messages.put, member, saved))
     except Exception as error:
