@@ -74,7 +74,7 @@ class Home:
             path.write_bytes(content)
 
     def damage(self, kind: str, name: str, other: Any) -> None:
-        """Damage the run; a file that earlier damage has removed is left alone."""
+        """Damage the run; nothing is done if earlier damage has removed the file."""
         path = self.run / name
         if not path.exists() or (kind.startswith("edit") and path.is_dir()):
             return
