@@ -1,13 +1,12 @@
 """Complete runs that were never trained, and a stand-in for ``kernel.py`` that stores them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from digit_recognizer import command_line, run_options, runs
+from digit_recognizer import command_line, files, run_options, runs
 from digit_recognizer.data import dataset, splits
 from digit_recognizer.data.dataset import Dataset
 from digit_recognizer.ensemble import members
@@ -83,10 +82,16 @@ def store_scored_run(home: Path, recipe: Recipe, digits: Dataset, *, wrong: int 
         digits.labels, folds=recipe.folds, members=recipe.members, holdout=recipe.holdout, seed=recipe.seed
     )
     blend = average(runs.stored_members(folder, recipe.members).items(), split, rows=len(digits.labels))
-    for name in ("oof", "holdout", "test"):
-        np.save(folder / f"{name}.npy", getattr(blend, name))
-    (folder / "scores.json").write_text(json.dumps(score_blend(blend, recipe, split, digits).as_json()))
+    run = runs.Run(folder, {}, files.lock(folder / "lock", wait=False), resumed=True)
+    run.save_blend(blend)
+    run.finish(score_blend(blend, recipe, split, digits).as_json())
     return folder
+
+
+def forget_digests(folder: Path) -> None:
+    """Remove the digests of the blend's arrays, which older runs lack, from the scores of a run."""
+    scores = json.loads((folder / "scores.json").read_text())
+    (folder / "scores.json").write_text(json.dumps({**scores, "digests": {}}))
 
 
 class FakeKernel:

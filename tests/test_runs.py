@@ -106,6 +106,9 @@ def test_submission_is_restored_only_from_all_rows(tmp_path: Path) -> None:
     assert file.read_text() == "ImageId,Label\n1,0\n2,0\n3,0\n4,0\n5,0\n"
     file.unlink()
     np.save(folder / "test.npy", np.load(folder / "test.npy")[:4])
+    with pytest.raises(BadInput, match=r"test\.npy: damaged: content differs"):
+        runs.restore_submission(folder, file, None)
+    stored_runs.forget_digests(folder)
     with pytest.raises(BadInput, match=r"test\.npy: expected float32 \(5, 10\), found 4 rows"):
         runs.restore_submission(folder, file, None)
     assert not file.exists()

@@ -37,6 +37,7 @@ from digit_recognizer.evaluation.scores import Scores
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training import devices
 
+BLEND_ARRAYS = ("oof", "holdout", "test")
 TIME_SUFFIX = re.compile(r"-\d{8}-\d{6}(-\d+)?$")  # the end of a run's name: its start time
 
 
@@ -134,7 +135,7 @@ class Run:
 
     def save_blend(self, blend: Blend) -> None:
         """Write the probabilities of the blend: ``oof.npy``, ``holdout.npy``, ``test.npy``."""
-        for name in ("oof", "holdout", "test"):
+        for name in BLEND_ARRAYS:
             with files.replacing(self.folder / f"{name}.npy") as part, part.open("wb") as out:
                 np.save(out, getattr(blend, name))
 
@@ -152,7 +153,9 @@ class Run:
 
     def finish(self, scores: dict[str, Any]) -> None:
         """Write the scores, which makes the run complete, and release the lock."""
-        files.write_json(self.folder / "scores.json", scores | {"stages": self._stages})
+        arrays = {name: self.folder / f"{name}.npy" for name in BLEND_ARRAYS}
+        digests = {name: members.digest_of(path.read_bytes()) for name, path in arrays.items() if path.exists()}
+        files.write_json(self.folder / "scores.json", scores | {"stages": self._stages, "digests": digests})
         self._lock.close()
 
 
@@ -305,7 +308,8 @@ def restore_submission(folder: Path, file: Path, copy_to: Path | None) -> None:
     if not paths:
         return
     rows = provenance.as_count(files.read_json(folder / "run.json").get("test_rows")) or 0
-    digits = members.read_blend(folder / "test.npy", rows).argmax(axis=1)
+    digests = provenance.as_dict(files.read_json(folder / "scores.json").get("digests"))
+    digits = members.read_blend(folder / "test.npy", rows, digest=digests.get("test")).argmax(axis=1)
     for path in paths:
         submission.write(path, digits)
 

@@ -20,7 +20,7 @@ from digit_recognizer.data import dataset, splits
 from digit_recognizer.errors import BadInput
 from digit_recognizer.evaluation import report
 from pages import DATA, PIXELS, RECIPE, browsing, content_of, needs_browser, serious_faults, wait_for_plots
-from stored_runs import store_scored_run
+from stored_runs import forget_digests, store_scored_run
 
 
 @pytest.fixture
@@ -128,6 +128,9 @@ def damage(folder: Path, name: str) -> None:
         array = np.load(folder / "oof.npy")
         array[np.flatnonzero(~np.isnan(array[:, 0]))[0], 3] = 1e30
         np.save(folder / "oof.npy", array)
+        forget_digests(folder)
+    elif name == "another test.npy":
+        np.save(folder / "test.npy", np.eye(10, dtype=np.float32)[:5])
     elif name == "header":
         content = (folder / "test.npy").read_bytes()
         (folder / "test.npy").write_bytes(content.replace(b"'descr': ", b"'descr': ("))
@@ -135,6 +138,7 @@ def damage(folder: Path, name: str) -> None:
         (folder / "scores.json").unlink()
     elif name == "short":
         np.save(folder / "test.npy", np.zeros((4, 10), np.float32))
+        forget_digests(folder)
     elif name == "missing":
         shutil.rmtree(folder)
     else:
@@ -149,6 +153,7 @@ def damage(folder: Path, name: str) -> None:
         ("run.json", "run.json"),
         ("scores.json", "scores.json"),
         ("oof.npy", "oof.npy: damaged"),
+        ("another test.npy", "test.npy: damaged: content differs"),
         ("short", r"test.npy: expected float32 \(5, 10\)"),
         ("members/01/fold.npy", "fold.npy: damaged"),
         ("members/00/member.json", "member.json"),

@@ -104,7 +104,7 @@ def write_member(folder: Path, owner: str, member: MemberFiles) -> None:
     """
     for name in FILES:
         files.write_bytes(folder / name, member.contents[name])
-    digests = {name: _digest(member.contents[name]) for name in FILES}
+    digests = {name: digest_of(member.contents[name]) for name in FILES}
     record = {**member.record, "owner": owner, "digests": digests}
     files.write_json(folder / RECORD, record | {"digest": _digest_of_record(record)})
     with files.explained(folder):
@@ -130,7 +130,7 @@ def read_member(folder: Path, owner: str) -> Member:
     contents = {}
     for name in FILES:
         contents[name] = _content(folder / name)
-        if _digest(contents[name]) != digests.get(name):
+        if digest_of(contents[name]) != digests.get(name):
             raise BadInput(f"{folder / name}: damaged: content differs from what training wrote")
     probabilities = {}
     for name in PROBABILITIES:
@@ -140,18 +140,22 @@ def read_member(folder: Path, owner: str) -> Member:
     return Member(record, json.loads(contents[HISTORY]), probabilities)
 
 
-def read_blend(path: Path, rows: int, *, gaps: bool = False) -> Probabilities:
+def read_blend(path: Path, rows: int, *, digest: str | None = None, gaps: bool = False) -> Probabilities:
     """Read probabilities of a blend, float32 (rows, 10).
 
     Args:
         path: the ``.npy`` file.
         rows: the expected number of rows.
+        digest: the digest of the file; None if it is not known, as for runs of older versions.
         gaps: whether rows may be NaN, as those of no validation fold are.
 
     Raises:
         BadInput: the file cannot be read, is damaged, or has another number of rows.
     """
-    array = parse_array(_content(path), path)
+    content = _content(path)
+    if digest and digest_of(content) != digest:
+        raise BadInput(f"{path}: damaged: content differs from what the run wrote", hint=RUN_AGAIN_HINT)
+    array = parse_array(content, path)
     if len(array) != rows:
         raise BadInput(f"{path}: expected float32 ({rows}, 10), found {len(array)} rows", hint=RUN_AGAIN_HINT)
     known = array[~np.isnan(array).all(axis=1)] if gaps else array
@@ -187,9 +191,10 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
 
 
-def _digest(content: bytes) -> str:
+def digest_of(content: bytes) -> str:
+    """Return the digest of a file's content."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _digest_of_record(record: Mapping[str, Any]) -> str:
-    return _digest(json.dumps(record, sort_keys=True).encode())
+    return digest_of(json.dumps(record, sort_keys=True).encode())

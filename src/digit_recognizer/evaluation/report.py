@@ -95,16 +95,21 @@ def read_run(folder: Path, data: Dataset) -> StoredRun:
         seed=recipe.seed,
         full_members=recipe.full_members,
     )
+    written = files.read_json(folder / "scores.json")
+    digests = provenance.as_dict(written.get("digests"))
     shapes = {"oof": len(data.labels), "holdout": len(split.holdout), "test": len(data.test_images)}
     return StoredRun(
         folder=folder,
         about=about,
         recipe=recipe,
-        scores=Scores.from_json(written := files.read_json(folder / "scores.json")),
+        scores=Scores.from_json(written),
         stages=_checked_stages(written.get("stages", [])),
         members=runs.stored_members(folder),
         split=split,
-        **{name: members.read_blend(folder / f"{name}.npy", rows, gaps=name == "oof") for name, rows in shapes.items()},
+        **{
+            name: members.read_blend(folder / f"{name}.npy", rows, digest=digests.get(name), gaps=name == "oof")
+            for name, rows in shapes.items()
+        },
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from digit_recognizer import files, hints
+from digit_recognizer import hints
 from digit_recognizer.errors import BadInput, KitError
 from digit_recognizer.models import architectures
 from digit_recognizer.models.augmentation import RandomWarp
@@ -161,8 +161,7 @@ def train_member(
         )
     best_epoch = int(np.nanargmin(losses)) + 1 if len(validation_labels) else len(losses)
     reporter.stage("predicting")
-    with files.explained(checkpoint):
-        best = keras.models.load_model(checkpoint)
+    best = load_network(recipe, checkpoint)
     return TrainedMember(
         best, best_checkpoint.network, history, precision, best_epoch, stopper.stopped, training.seconds
     )
