@@ -1,5 +1,6 @@
 """Complete runs that were never trained, and a stand-in for ``kernel.py`` that stores them."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
