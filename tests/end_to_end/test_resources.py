@@ -9,7 +9,7 @@ import pytest
 
 from conftest import one_line
 from digit_recognizer import ledger
-from kernel_processes import TINY, only_run, results, run
+from kernel_processes import TINY, only_run, results, run, run_folders, start, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -94,3 +94,87 @@ def test_full_disk_at_each_kind_of_write(undisturbed: dict[str, bytes], disk: Pa
     assert (last.wait(), last.stderr) == (0, "")
     assert results(only_run(disk)) == undisturbed
     assert [row.run for row in ledger.read(disk / "submissions")] == [only_run(disk).name]
+
+
+def test_run_folder_that_becomes_read_only(undisturbed: dict[str, bytes], disk: Path) -> None:
+    kernel = start(*TINY, home=disk)
+    kernel.wait_for(lambda: list(disk.glob("runs/*/members/00/state.npz")))
+    folder = only_run(disk)
+    mount("--bind", folder, folder)
+    try:
+        mount("-o", "remount,bind,ro", folder)
+        assert kernel.wait() == 2
+        message = one_line(kernel.stderr)
+        assert f"{folder}/members/" in message
+        assert "Read-only file system\nhint: " in message
+        other = run(*TINY, home=disk)
+        assert (other.wait(), other.stderr) == (0, "")
+        assert "resumed" not in other.stdout
+        new = next(found for found in run_folders(disk) if found != folder)
+        assert results(new) == undisturbed, "a run in a folder of its own"
+        assert not (folder / "scores.json").exists()
+    finally:
+        unmount(folder)
+    mount("-o", "remount,ro", disk)
+    before = sorted(disk.rglob("*"))
+    refused = run(*TINY, home=disk)
+    assert refused.wait() == 2
+    assert "cannot be written\nhint: " in one_line(refused.stderr)
+    assert sorted(disk.rglob("*")) == before
+
+
+class ControlGroup:
+    """A control group with a limit of memory, version 1 or 2, below that of this process."""
+
+    def __init__(self, limit: int) -> None:
+        self.version = 2
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            if controllers == "memory" or (number == "0" and self.version == 2):
+                self.version = 1 if controllers else 2
+                root = Path("/sys/fs/cgroup", controllers)
+                self.folder = root / path.lstrip("/") / f"digit-recognizer-test-{os.getpid()}"
+        try:
+            self.folder.mkdir()
+        except OSError as error:
+            pytest.skip(f"this user cannot create a control group: {error}")
+        try:
+            self._file("memory.limit_in_bytes", "memory.max").write_text(str(limit))
+        except OSError as error:
+            self.remove()
+            pytest.skip(f"this user cannot limit memory: {error}")
+
+    def _file(self, first: str, second: str) -> Path:
+        return self.folder / (first if self.version == 1 else second)
+
+    def enter(self) -> None:
+        (self.folder / "cgroup.procs").write_text(str(os.getpid()))
+
+    def peak(self) -> int:
+        return int(self._file("memory.max_usage_in_bytes", "memory.peak").read_text())
+
+    def remove(self) -> None:
+        wait_for(lambda: not (self.folder / "cgroup.procs").read_text())
+        self.folder.rmdir()
+
+
+def test_two_gigabytes_suffice_for_recipe_quick(tmp_path: Path) -> None:
+    group = ControlGroup(2_000_000_000)
+    try:
+        kernel = start("--recipe", "quick", "--epochs", "1", home=tmp_path, cores=2, before=group.enter)
+        assert (kernel.wait(), kernel.stderr) == (0, "")
+        assert "starting 1 worker " in kernel.stdout, "although there are two cores"
+        peak = group.peak()
+    finally:
+        group.remove()
+    print(f"\npeak of memory: {peak / 1e9:.2f} GB")
+    group = ControlGroup(peak // 2)
+    try:
+        kernel = start("--recipe", "quick", "--epochs", "1", home=tmp_path, cores=2, before=group.enter)
+        assert kernel.wait() == 0, "complete: nothing is trained"
+        kernel = start("--recipe", "quick", "--epochs", "2", home=tmp_path, cores=2, before=group.enter)
+        assert kernel.wait() == 1
+        message = one_line(kernel.stderr)
+        assert message.startswith("error: worker killed (exit code -9), possibly out of memory\nhint: ")
+    finally:
+        group.remove()

@@ -125,7 +125,7 @@ class _Pool:
         process.kill()  # in case that it closed the pipe and lives on
         process.join()
         reason = processes.last_stderr_line(process)
-        if not reason and process.exitcode == -signal.SIGKILL:
+        if process.exitcode == -signal.SIGKILL:  # its last line, if any, is older than the kill
             reason = "possibly out of memory"
         return KitError(
             f"worker killed (exit code {process.exitcode}){reason and ', '}{reason}",
