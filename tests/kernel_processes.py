@@ -48,9 +48,12 @@ class KernelProcess:
     def wait_for(self, condition: Callable[[], object]) -> None:
         wait_for(condition, self.running, lambda: self.stdout + self.stderr)
 
-    def kill_all(self) -> None:
-        """Kill the process and its workers at once."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+    def kill(self, *, workers: bool = True) -> None:
+        """Kill the process, and its workers at once; without ``workers``, wait until they have ended by themselves."""
+        if workers:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
         self.process.wait()
         wait_for(lambda: not workers_in(self.home))
 
