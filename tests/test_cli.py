@@ -173,7 +173,7 @@ def test_process_returns_exit_status(tmp_path: Path) -> None:
         (["data"], "rerun the command to resume the download"),
         (["submit"], "rerun the command: it looks at Kaggle's list before it sends again"),
         (["scores"], "the ledger may hold new answers from Kaggle"),
-        (["bench"], "trained members are kept"),
+        (["bench"], "trained members and finished epochs are kept"),
         (["tune"], "completed trials are kept"),
         (["status"], "nothing was changed"),
         (["logs"], "the kernel continues on Kaggle"),

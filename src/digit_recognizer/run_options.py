@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STARTED = time.monotonic()
 KERNEL_BUDGET = 8.5 * 3600  # seconds: Kaggle's shortest limit of a kernel is 9 hours
 EXECUTORS = ("local", "ray")
-MEMBERS_KEPT = "trained members are kept; rerun the command to resume"
+MEMBERS_KEPT = "trained members and finished epochs are kept; rerun the command to resume"
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 
 

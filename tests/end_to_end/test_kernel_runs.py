@@ -231,7 +231,7 @@ def test_terminal_shows_bars_and_ctrl_c_ends_with_one_line(tmp_path: Path) -> No
     text = seen.decode()
     assert os.waitstatus_to_exitcode(status) == 130, text
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l"), "the cursor is shown again"
-    assert "interrupted; trained members are kept" in text.splitlines()[-1]
+    assert "interrupted; trained members and finished epochs are kept" in text.splitlines()[-1]
     assert "Traceback" not in text
     assert not workers_in(tmp_path)
 

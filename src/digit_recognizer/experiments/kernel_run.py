@@ -23,5 +23,5 @@ def run_recipe(name: str, options: Sequence[str], *, cwd: Path) -> None:
     if status:
         raise KitError(
             f"recipe {name}: kernel.py failed with exit status {status}",
-            hint="fix the error above, then rerun the command; trained members are kept",
+            hint="fix the error above, then rerun the command; trained members and finished epochs are kept",
         )

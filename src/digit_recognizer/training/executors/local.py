@@ -129,7 +129,7 @@ class _Pool:
             reason = "possibly out of memory"
         return KitError(
             f"worker killed (exit code {process.exitcode}){reason and ', '}{reason}",
-            hint="trained members are kept; rerun the command to resume",
+            hint="trained members and finished epochs are kept; rerun the command to resume",
         )
 
     def end(self) -> None:

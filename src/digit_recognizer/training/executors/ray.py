@@ -177,5 +177,5 @@ def _death(error: Exception) -> KitError:
     cause = str(getattr(error, "cause", None) or error).strip().splitlines() or [""]
     return KitError(
         f"Ray: worker killed ({type(error).__name__}: {cause[0][:200]})",
-        hint="trained members are kept; rerun the command to resume",
+        hint="trained members and finished epochs are kept; rerun the command to resume",
     )
