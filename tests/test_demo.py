@@ -73,10 +73,7 @@ def test_empty_canvas_gives_no_image(drawn: np.ndarray) -> None:
 
 def test_runs_that_cannot_be_loaded_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no complete run" in one_line(call("demo", cwd=tmp_path).stderr)
-    folder = store_run(tmp_path, RECIPE, DIGITS)  # its networks are empty files
-    done = call("demo", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "network.keras: not a checkpoint of" in one_line(done.stderr)
+    folder = store_run(tmp_path, RECIPE, DIGITS)
     (folder / "members" / "00" / "member.json").write_text("{")
     assert "member.json" in one_line(call("demo", cwd=tmp_path).stderr)
     assert "expected a plain file name" in one_line(call("demo", "--run", "../x", cwd=tmp_path).stderr)

@@ -36,6 +36,12 @@ def kernel_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     return folder
 
 
+@pytest.fixture
+def start_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let kernels be built without starting them."""
+    monkeypatch.setattr(kernels, "build_kernel", lambda folder, **options: bundle.build(ROOT, folder, **options))
+
+
 def kernel_output(home: Path, *runs: str, **fields: str) -> dict[str, bytes]:
     """Return the output of a kernel with these runs: path → content."""
     kernel_home = home.parent / f"{home.name}-kernel"
@@ -218,6 +224,7 @@ def test_kernel_is_pushed_and_followed(kaggle: Server, kernel_folder: Path, caps
     assert "error: it broke …" in one_line(capsys.readouterr().err)
 
 
+@pytest.mark.usefixtures("start_unchecked")
 def test_push_shows_the_quota_of_the_accelerator(
     kaggle: Server, kernel_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -297,6 +304,7 @@ def test_failed_push_is_not_repeated(
     assert kaggle.calls.count("SaveKernel") == 1
 
 
+@pytest.mark.usefixtures("start_unchecked")
 def test_recipe_file_becomes_options(tmp_path: Path, kernel_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(recipe.load_recipe("dense").changed(name="mine", learning_rate=0.0123).toml())
@@ -349,6 +357,7 @@ def test_file_outside_the_output_folder_is_refused(
     assert not list(home.parent.glob("**/outside"))
 
 
+@pytest.mark.usefixtures("start_unchecked")
 def test_kernel_of_a_shard_has_a_name_of_its_own(
     home: Path, kaggle: Server, kernel_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
