@@ -24,7 +24,6 @@ pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("KILLS", "4"))
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 1_000_000)
-MEMBERS, EPOCHS = 3, 4
 
 
 def count(home: Path, name: str) -> int:
@@ -45,45 +44,41 @@ MOMENTS: list[tuple[str, Callable[[KernelProcess, Counter[str]], bool], float]] 
         0.03,
     ),
     ("blending", lambda kernel, before: count(kernel.home, "members/*/member.json") > before["members"], 0.05),
-    ("re-ranking and scoring", lambda kernel, before: ready_members(kernel) == MEMBERS, 0.2),
+    ("re-ranking and scoring", lambda kernel, before: ready_members(kernel) == 3, 0.2),
     ("plots and report", lambda kernel, before: count(kernel.home, "scores.json") == 1, 2),
 ]
 
 
-class Witness:
-    """Compares the output of each attempt at a run with those before it."""
+class SeenEpochs:
+    """What the attempts at a run have printed.
+
+    Attributes:
+        repeated: number of epochs → how often a member that continued repeated so many.
+    """
 
     def __init__(self) -> None:
-        self.trained: set[int] = set()
-        self.shown: Counter[int] = Counter()  # member → the last epoch whose line was printed
-        self.repeated: Counter[int] = Counter()  # number of epochs → how often a member repeated so many
+        self.repeated: Counter[int] = Counter()
+        self._trained: set[str] = set()
+        self._last: Counter[str] = Counter()  # member → its last finished epoch
 
-    def check(self, output: str) -> None:
-        lines = output.splitlines()
-        continued: dict[int, int] = {}
-        for line in lines:
-            if found := re.match(r"member (\d)/3  continues after epoch (\d)/4", line):
-                continued[int(found[1])] = int(found[2])
-        first: dict[int, int] = {}
-        for line in lines:
-            if found := re.match(r" +(\d)/3 +(\d)/4 ", line):
-                member, epoch = int(found[1]), int(found[2])
-                assert member not in self.trained, "a finished member is never trained again"
-                if member not in first:
-                    first[member] = epoch
-                    assert epoch == continued.get(member, 0) + 1
-        for member in continued.keys() | first.keys():
-            repeated = self.shown[member] - continued.get(member, 0)
-            assert repeated <= 1, "a member repeats at most one epoch"
-            if self.shown[member]:
-                self.repeated[max(repeated, 0)] += 1
-        for line in lines:
-            if found := re.match(r" +(\d)/3 +(\d)/4 ", line):
-                self.shown[int(found[1])] = int(found[2])
-            elif found := re.match(r"member (\d)/3 trained", line):
-                self.trained.add(int(found[1]))
-        for member, epochs in continued.items():
-            self.shown[member] = max(self.shown[member], epochs)
+    def add(self, output: str) -> None:
+        """Check the output of an attempt against those before it, and add it."""
+        continued = {
+            member: int(epoch)
+            for member, epoch in re.findall(r"^member (\d)/3  continues after epoch (\d)/4$", output, re.MULTILINE)
+        }
+        epochs: dict[str, list[int]] = {}
+        for member, epoch in re.findall(r"^ +(\d)/3 +(\d)/4 ", output, re.MULTILINE):
+            epochs.setdefault(member, []).append(int(epoch))
+        for member in continued.keys() | epochs.keys():
+            assert member not in self._trained, "a finished member is never trained again"
+            start = continued.get(member, 0)
+            assert epochs.get(member, []) == list(range(start + 1, start + 1 + len(epochs.get(member, []))))
+            assert self._last[member] - start <= 1, "a member repeats at most one epoch"
+            if self._last[member]:
+                self.repeated[max(0, self._last[member] - start)] += 1
+            self._last[member] = max(self._last[member], start, *epochs.get(member, []))
+        self._trained |= set(re.findall(r"^member (\d)/3 trained", output, re.MULTILINE))
 
 
 def test_run_killed_at_random_moments_is_resumed_with_the_same_result(
@@ -98,7 +93,7 @@ def test_run_killed_at_random_moments_is_resumed_with_the_same_result(
         home = tmp_path / f"{runs_done}"
         home.mkdir()
         cores = 1 + runs_done % 2
-        witness = Witness()
+        seen = SeenEpochs()
         left = KILLS - kills.total()
         if runs_done:
             plan = sorted(choice.choices(range(len(MOMENTS)), k=len(MOMENTS)))
@@ -117,18 +112,18 @@ def test_run_killed_at_random_moments_is_resumed_with_the_same_result(
                 kernel.kill(workers=kills.total() % 2 == 0)
                 kills[name] += 1
                 parts += bool(list(home.rglob("*.part")))
-            witness.check(kernel.stdout)
+            seen.add(kernel.stdout)
             assert "Traceback" not in kernel.stderr
         last = run(*TINY, home=home, cores=cores)
         assert (last.wait(), last.stderr) == (0, "")
-        witness.check(last.stdout)
+        seen.add(last.stdout)
         assert results(only_run(home)) == undisturbed
         (row,) = ledger.read(home / "submissions")
         assert row.file_sha256 == ledger.digest(home / "submissions" / f"{row.run}.csv")
         assert (only_run(home) / "report" / "index.html").exists()
         assert not [path for path in home.rglob("*.part") if path.suffixes[0] != ".png"]
         assert not list((tmp_path / f"{home.name}-temporary").iterdir()), "temporary files of killed processes"
-        repeated += witness.repeated
+        repeated += seen.repeated
         runs_done += 1
     print(f"{kills.total()} kills in {runs_done} runs, all resumed with the same result: {dict(kills)}")
     print(f"{parts} of them while a file was written; epochs repeated by a member that continued: {dict(repeated)}")

@@ -93,6 +93,7 @@ def test_full_disk_at_each_kind_of_write(undisturbed: dict[str, bytes], disk: Pa
     last = run(*TINY, home=disk)
     assert (last.wait(), last.stderr) == (0, "")
     assert results(only_run(disk)) == undisturbed
+    assert (only_run(disk) / "report" / "index.html").exists()
     assert [row.run for row in ledger.read(disk / "submissions")] == [only_run(disk).name]
 
 
