@@ -122,7 +122,8 @@ def train_member(
     history = training.history
     recorder = EpochRecorder(history, stopper, lambda: reporter.save(training.capture()))
     tensorboard = keras.callbacks.TensorBoard(str(logs), write_graph=False) if logs else None
-    callbacks = [best_checkpoint, ProgressReporter(reporter), stopper, plateau, tensorboard, recorder]
+    # The state is stored before the epoch is reported, so that no reported epoch is lost.
+    callbacks = [best_checkpoint, plateau, recorder, ProgressReporter(reporter), stopper, tensorboard]
     validation_rows = np.arange(len(images), len(images) + len(validation_images))
     validation = backend.batches(validation_rows.astype(ROW_DTYPE), validation_labels, size=PREDICT_BATCH)
     random, rows = training.random, np.arange(len(images))
