@@ -146,7 +146,7 @@ def test_member_trained_on_all_rows_is_in_the_submission_and_in_no_score(trained
     folders = [run / "members" / f"{i:02}" for i in range(3)]
     record = json.loads((folders[2] / "member.json").read_text())
     assert (record["train_rows"], record["fold_rows"], record["best_epoch"]) == (1438, 0, 6)
-    assert set(json.loads((folders[2] / "history.json").read_text())) == {"loss", "accuracy"}
+    assert set(json.loads((folders[2] / "history.json").read_text())) == {"loss", "accuracy", "learning_rate"}
     holdouts = [np.load(folder / "holdout.npy") for folder in folders]
     assert holdouts[2].shape == (0, 10)
     unambiguous = (np.mean(holdouts[:2], axis=0) >= knn.MIN_PROBABILITY).sum(axis=1) == 1
