@@ -41,7 +41,7 @@ def start_on(cluster: Any, home: Path) -> KernelProcess:
 def check_retry(kernel: KernelProcess, error: str) -> None:
     """Check that the run ended well, and that one member was started again, from its last state."""
     assert (kernel.wait(), kernel.stderr) == (0, "")
-    again = rf"^member (\d)/3  Ray: worker killed \({error}: .*\); started again$"
+    again = rf"^member (\d)/3  Ray: worker killed \({error}\); started again$"
     (member,) = re.findall(again, kernel.stdout, re.MULTILINE)
     (finished,) = re.findall(rf"^member {member}/3  continues after epoch (\d)/4$", kernel.stdout, re.MULTILINE)
     epochs = [int(epoch) for epoch in re.findall(rf"^ +{member}/3 +(\d)/4 ", kernel.stdout, re.MULTILINE)]

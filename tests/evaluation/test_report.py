@@ -237,6 +237,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = store_scored_run(home, RECIPE, digits, wrong=40)
     probabilities = np.random.default_rng(1).dirichlet(np.full(10, 0.05), 28_000).astype(np.float32)
     np.save(folder / "test.npy", probabilities)
+    forget_digests(folder)
     return report.write_report(folder, digits)
 
 

@@ -144,6 +144,7 @@ class _Pool:
 def _work(pipe: connection.Connection, threads: int, gpu: str | None) -> None:
     """Receive the job and members from the pipe and send back results, until the parent process ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    processes.use_own_temporary_folder()
     processes.hide_unused()
     if gpu is not None:
         os.environ[devices.VISIBLE_VARIABLE] = gpu

@@ -49,18 +49,21 @@ def remove_stale() -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def use_own_temporary_folder() -> None:
+    """Let this process, Keras included, create its temporary files in a folder of its own, which others can remove."""
+    tempfile.tempdir = tempfile.mkdtemp(prefix=temporary_prefix(os.getpid()))
+
+
 def last_stderr_line(process: BaseProcess) -> str:
     """Remove the temporary files of a process that has ended; return the last line of its captured standard error.
 
     The line is empty if there is none.
     """
-    last = ""
-    for path in Path(tempfile.gettempdir()).glob(f"{temporary_prefix(process.pid or 0)}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-            continue
-        with suppress(OSError):
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-            last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-            path.unlink()
+    last, prefix = "", temporary_prefix(process.pid or 0)
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        for path in folder.glob(f"{prefix}*"):
+            with suppress(OSError):
+                lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+                last = next((line.strip() for line in reversed(lines) if line.strip()), last)
+        shutil.rmtree(folder, ignore_errors=True)
     return last

@@ -174,8 +174,9 @@ def _drain(messages: Any) -> list[tuple[str, tuple[Any, ...]]]:
 
 
 def _death(error: Exception) -> KitError:
-    cause = str(getattr(error, "cause", None) or error).strip().splitlines() or [""]
+    # Ray describes the death of a worker or node in many lines; an error inside a task has a cause.
+    cause = str(getattr(error, "cause", "")).strip().partition("\n")[0]
     return KitError(
-        f"Ray: worker killed ({type(error).__name__}: {cause[0][:200]})",
+        f"Ray: worker killed ({type(error).__name__}{cause and f': {cause}'})",
         hint="trained members and finished epochs are kept; rerun the command to resume",
     )
