@@ -36,6 +36,7 @@ from digit_recognizer.evaluation import plots
 from digit_recognizer.evaluation.scores import Scores
 from digit_recognizer.recipe import Recipe
 from digit_recognizer.training import devices
+from digit_recognizer.training.executors import processes
 
 BLEND_ARRAYS = ("oof", "holdout", "test")
 TIME_SUFFIX = re.compile(r"-\d{8}-\d{6}(-\d+)?$")  # the end of a run's name: its start time
@@ -79,6 +80,8 @@ class RunConfig:
 def check_outputs(config: RunConfig) -> None:
     """Check before training that the folders can be written, the ledger can be read, and plots can be drawn.
 
+    The temporary files of killed processes are removed.
+
     Raises:
         BadInput: the ledger is damaged, a folder cannot be written, or TensorBoard is not installed.
     """
@@ -87,6 +90,7 @@ def check_outputs(config: RunConfig) -> None:
             f"{hints.option('tensorboard', True)}: tensorboard is not installed",
             hint="`pip install -r requirements/tensorboard.txt` installs it, and so does `make run TENSORBOARD=1`",
         )
+    processes.remove_stale()
     folders = [config.home / "runs", config.home / "submissions"]
     for folder in folders + ([config.copy_to.parent] if config.copy_to else []):
         files.check_writable(folder)

@@ -5,12 +5,14 @@ after the other on two cores.
 """
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from digit_recognizer.errors import KitError
@@ -89,7 +91,6 @@ class _Pool:
     """
 
     def __init__(self, job: Job, threads: int) -> None:
-        processes.remove_stale()
         self.pipes: dict[connection.Connection, BaseProcess] = {}
         self._job, self._threads = job, threads
         # Each worker gets one GPU, the first of this list. GPUs that the backend cannot use are hidden.
@@ -143,8 +144,8 @@ class _Pool:
 
 def _work(pipe: connection.Connection, threads: int, gpu: str | None) -> None:
     """Receive the job and members from the pipe and send back results, until the parent process ends."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    processes.use_own_temporary_folder()
+    folder = processes.use_own_temporary_folder()
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     processes.hide_unused()
     if gpu is not None:
         os.environ[devices.VISIBLE_VARIABLE] = gpu
@@ -161,9 +162,10 @@ def _work(pipe: connection.Connection, threads: int, gpu: str | None) -> None:
             pipe.send(("done", result))
 
 
-def _end_with_parent() -> None:
-    """Wait for the end of the parent process and then end this one."""
+def _end_with_parent(folder: Path) -> None:
+    """Wait for the end of the parent process, then end this one and remove its temporary folder."""
     parent = parent_process()
     if parent:
         connection.wait([parent.sentinel])
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

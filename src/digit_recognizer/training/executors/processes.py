@@ -49,9 +49,10 @@ def remove_stale() -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def use_own_temporary_folder() -> None:
-    """Let this process, Keras included, create its temporary files in a folder of its own, which others can remove."""
+def use_own_temporary_folder() -> Path:
+    """Let this process, Keras included, create its temporary files in a folder of its own, and return that."""
     tempfile.tempdir = tempfile.mkdtemp(prefix=temporary_prefix(os.getpid()))
+    return Path(tempfile.tempdir)
 
 
 def last_stderr_line(process: BaseProcess) -> str:
