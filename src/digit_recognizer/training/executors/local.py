@@ -151,15 +151,17 @@ def _work(pipe: connection.Connection, threads: int, gpu: str | None) -> None:
         os.environ[devices.VISIBLE_VARIABLE] = gpu
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ[name] = str(threads)
-    job: Job = pipe.recv()
-    while True:
-        member, saved = pipe.recv()
-        try:
-            result = job(member, Reporter(pipe.send, member, saved))
-        except Exception as error:
-            pipe.send(("failed", describe_failure(member, error)))
-        else:
-            pipe.send(("done", result))
+    # The pipe is closed if the parent process has ended; the thread above ends this one.
+    with suppress(EOFError, ConnectionError):
+        job: Job = pipe.recv()
+        while True:
+            member, saved = pipe.recv()
+            try:
+                result = job(member, Reporter(pipe.send, member, saved))
+            except Exception as error:
+                pipe.send(("failed", describe_failure(member, error)))
+            else:
+                pipe.send(("done", result))
 
 
 def _end_with_parent(folder: Path) -> None:
