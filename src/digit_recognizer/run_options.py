@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digit_recognizer import command_line, hints
+from digit_recognizer import command_line, files, hints
 from digit_recognizer import recipe as recipes
 from digit_recognizer.errors import BadInput
 from digit_recognizer.recipe import Recipe
@@ -186,7 +186,7 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
         return _kernel_config(recipe, arguments, deadline)
     home = Path.cwd()
     if arguments.merged:
-        recipe = stored_recipe(home / "runs" / arguments.merged)
+        recipe = stored_recipe(home / "runs" / files.safe_name(arguments.merged, "--merged"))
     return RunConfig(
         recipe=recipe,
         data=arguments.data,
